@@ -1,0 +1,317 @@
+// Package store holds all SQL. One text serves SQLite and PostgreSQL: $N
+// placeholders, integer microseconds, JSON as text. Reads may use the pool of
+// readers; every write happens in a transaction that the caller's function
+// holds, so that a state change, its audit row, its events, its mails and its
+// queue entry are one commit.
+//
+// State is guarded twice: by CHECKs and unique indexes in the schema, and by
+// compare-and-set in the updates. What drives a build writes under its lease's
+// fence; a fence that is no longer the newest gets delivery.ErrLeaseLost.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	"modernc.org/sqlite" // driver "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/shuntcd/shunt/internal/delivery"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Config says where the database is.
+type Config struct {
+	Path  string // the SQLite file
+	Clock delivery.Clock
+	Log   *slog.Logger
+	// Fatal is called when the disk can no longer be trusted (a failed fsync or
+	// write): after it the next fsync would report success, so the process must
+	// end. It must not return.
+	Fatal func(error)
+}
+
+// Store is the database.
+type Store struct {
+	queries
+	cfg     Config
+	writer  *sql.DB // one connection
+	readers *sql.DB
+
+	mu          sync.Mutex
+	subscribers map[int]chan Event
+	nextSub     int
+
+	queue *queue
+}
+
+// Open opens (and creates and migrates) the database.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	writer, err := open(cfg.Path, false)
+	if err != nil {
+		return nil, err
+	}
+	writer.SetMaxOpenConns(1)
+	readers, err := open(cfg.Path, true)
+	if err != nil {
+		return nil, errors.Join(err, writer.Close())
+	}
+	readers.SetMaxOpenConns(8)
+	s := &Store{queries: queries{db: readers}, cfg: cfg, writer: writer, readers: readers, subscribers: map[int]chan Event{}}
+	if err := s.migrate(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func open(path string, readOnly bool) (*sql.DB, error) {
+	q := url.Values{"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(10000)", "foreign_keys(1)"}, "_txlock": {"immediate"}}
+	if readOnly {
+		q.Set("_txlock", "deferred")
+		q.Add("_pragma", "query_only(1)")
+	}
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+q.Encode())
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	return db, nil
+}
+
+func (s *Store) migrate(ctx context.Context) error {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return fmt.Errorf("embedded migrations: %w", err)
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, s.writer, files)
+	if err != nil {
+		return fmt.Errorf("prepare migrations: %w", err)
+	}
+	current, target, err := p.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("read schema version: %w", err)
+	}
+	if current > target {
+		return &delivery.Error{
+			Kind: delivery.KindInvalid, What: "cannot open the database " + s.cfg.Path,
+			Why: fmt.Sprintf("its schema has version %d and this shunt knows up to %d: a newer shunt has used it", current, target), Next: "Start the newer shunt again.",
+		}
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate database: %w", err)
+	}
+	return migrateQueue(ctx, s.writer)
+}
+
+// Close closes the database.
+func (s *Store) Close() error {
+	return errors.Join(s.readers.Close(), s.writer.Close())
+}
+
+// Now is the database's time: leases and expiries are judged by it.
+func (s *Store) Now() time.Time { return s.cfg.Clock.Now() }
+
+// Tx is a write transaction.
+type Tx struct {
+	queries
+	tx     *sql.Tx
+	now    time.Time
+	queue  *queue
+	events []Event
+	after  []func()
+}
+
+// Now is the time of the transaction; every row that it writes carries it.
+func (t *Tx) Now() time.Time { return t.now }
+
+// AfterCommit registers what happens once the transaction is durable.
+func (t *Tx) AfterCommit(f func()) { t.after = append(t.after, f) }
+
+// Write runs f in a write transaction and commits it when f returns nil. An
+// error of f comes back as it is. When the commit's answer is an error of the
+// disk the process ends, for nobody can know what is durable.
+func (s *Store) Write(ctx context.Context, f func(ctx context.Context, tx *Tx) error) error {
+	sqlTx, err := s.writer.BeginTx(ctx, nil)
+	if err != nil {
+		return s.judge(fmt.Errorf("begin: %w", err))
+	}
+	tx := &Tx{queries: queries{db: sqlTx}, tx: sqlTx, now: s.Now(), queue: s.queue}
+	err = f(ctx, tx)
+	if err == nil {
+		err = tx.saveEvents(ctx)
+	}
+	if err != nil {
+		if rb := sqlTx.Rollback(); rb != nil && !errors.Is(rb, sql.ErrTxDone) {
+			err = errors.Join(err, fmt.Errorf("roll back: %w", rb))
+		}
+		return s.judge(err)
+	}
+	if err := sqlTx.Commit(); err != nil {
+		return s.judge(fmt.Errorf("commit: %w", err))
+	}
+	for _, done := range tx.after {
+		done()
+	}
+	s.publish(tx.events)
+	return nil
+}
+
+// judge ends the process on an error of the disk.
+func (s *Store) judge(err error) error {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		switch e.Code() & 0xff {
+		case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+			s.cfg.Fatal(fmt.Errorf("the database's disk failed: %w", err))
+		case sqlite3.SQLITE_FULL:
+			return &delivery.Error{Kind: delivery.KindUnavailable, What: "cannot save", Why: "the disk is full", Next: "Make room; nothing was changed.", Err: err}
+		}
+	}
+	return err
+}
+
+type querier interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// queries are the reads; they run on the readers' pool and inside a transaction alike.
+type queries struct{ db querier }
+
+type scanner interface{ Scan(dest ...any) error }
+
+// list runs a query and scans each row.
+func list[T any](ctx context.Context, db querier, scan func(scanner) (T, error), query string, args ...any) (out []T, err error) {
+	rows, err := db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("query: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		v, err := scan(rows)
+		if err != nil {
+			return nil, fmt.Errorf("scan: %w", err)
+		}
+		out = append(out, v)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read rows: %w", err)
+	}
+	return out, nil
+}
+
+// one runs a query that finds one row; none is KindNotFound with the given words.
+func one[T any](ctx context.Context, db querier, scan func(scanner) (T, error), missing, query string, args ...any) (T, error) {
+	v, err := scan(db.QueryRowContext(ctx, query, args...))
+	if errors.Is(err, sql.ErrNoRows) {
+		return v, &delivery.Error{Kind: delivery.KindNotFound, What: missing, Err: err}
+	}
+	if err != nil {
+		return v, fmt.Errorf("query: %w", err)
+	}
+	return v, nil
+}
+
+// exec runs a statement and tells how many rows it touched.
+func (t *Tx) exec(ctx context.Context, query string, args ...any) (int64, error) {
+	res, err := t.tx.ExecContext(ctx, query, args...)
+	if err != nil {
+		return 0, fmt.Errorf("exec: %w", err)
+	}
+	n, err := res.RowsAffected()
+	if err != nil {
+		return 0, fmt.Errorf("rows affected: %w", err)
+	}
+	return n, nil
+}
+
+// must runs a statement that has to touch exactly one row; otherwise somebody
+// else was first and the caller gets a conflict in the given words.
+func (t *Tx) must(ctx context.Context, conflict, query string, args ...any) error {
+	n, err := t.exec(ctx, query, args...)
+	if err == nil && n != 1 {
+		err = delivery.Errf(delivery.KindConflict, conflict, "it changed meanwhile")
+	}
+	return err
+}
+
+// next counts a counter up.
+func (t *Tx) next(ctx context.Context, name string) (int64, error) {
+	var v int64
+	err := t.tx.QueryRowContext(ctx, `insert into counters (name, value) values ($1, 1)
+		on conflict (name) do update set value = counters.value + 1 returning value`, name).Scan(&v)
+	if err != nil {
+		return 0, fmt.Errorf("count %s: %w", name, err)
+	}
+	return v, nil
+}
+
+func scanInt(r scanner) (n int64, err error) { err = r.Scan(&n); return n, err }
+
+func scanText(r scanner) (s string, err error) { err = r.Scan(&s); return s, err }
+
+// micros is a time as the database keeps it.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+// stamp scans microseconds into a time.
+type stamp struct{ t *time.Time }
+
+// Scan implements sql.Scanner.
+func (s stamp) Scan(v any) error {
+	n, ok := v.(int64)
+	if !ok {
+		return fmt.Errorf("time is a %T, not an integer", v)
+	}
+	*s.t = time.Time{}
+	if n != 0 {
+		*s.t = time.UnixMicro(n).UTC()
+	}
+	return nil
+}
+
+// jsonText scans JSON text into v.
+type jsonText struct{ v any }
+
+// Scan implements sql.Scanner.
+func (j jsonText) Scan(v any) error {
+	switch b := v.(type) {
+	case string:
+		return json.Unmarshal([]byte(b), j.v)
+	case []byte:
+		return json.Unmarshal(b, j.v)
+	default:
+		return fmt.Errorf("JSON is a %T, not text", v)
+	}
+}
+
+// toJSON writes a value that always marshals: strings, maps and slices of our own types.
+func toJSON(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("store: %T does not marshal: %v", v, err))
+	}
+	return string(b)
+}
+
+func flag(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
