@@ -56,6 +56,13 @@ func (t *Tx) SetInstance(ctx context.Context, i delivery.Instance) error {
 		i.ID, i.State, i.URL, toJSON(i.Outputs), i.Reason, micros(i.DownAt), i.DownTries, 0)
 }
 
+// ClearInstanceClaims makes destructions due again that a dead process of this
+// server was busy with.
+func (t *Tx) ClearInstanceClaims(ctx context.Context) error {
+	_, err := t.exec(ctx, `update instances set next_try = $1 where state = 'destroying'`, micros(t.now))
+	return err
+}
+
 // RetryDown notes when a failed destruction is tried again.
 func (t *Tx) RetryDown(ctx context.Context, id string, at time.Time) error {
 	return t.must(ctx, "cannot change environment "+id, `update instances set next_try = $2 where id = $1 and state = 'destroying'`, id, micros(at))
@@ -112,6 +119,26 @@ func (q queries) LockWaiters(ctx context.Context, project, environment string) (
 	}, `select b.id, b.lane, b.number from nodes n join builds b on b.id = n.build_id
 		where b.project = $1 and n.target = $2 and n.kind in ('deploy','rollback') and n.state = 'waiting' and b.status in ('waiting','running')
 		order by case b.lane when 'hotfix' then 0 else 1 end, b.number`, project, environment)
+}
+
+// Awaited is an environment for which some build waits.
+type Awaited struct{ Project, Environment string }
+
+// WaitedFor lists the environments for which builds wait that nobody drives.
+func (q queries) WaitedFor(ctx context.Context) ([]Awaited, error) {
+	return list(ctx, q.db, func(r scanner) (a Awaited, err error) {
+		err = r.Scan(&a.Project, &a.Environment)
+		return a, err
+	}, `select distinct b.project, n.target from builds b join nodes n on n.build_id = b.id
+		where b.status = 'waiting' and n.kind in ('deploy','rollback') and n.state = 'waiting'`)
+}
+
+// TagsUnderWay tells whether a build of the project is pushing tags or the
+// production branch right now, so that what is seen on the remote may be ours.
+func (q queries) TagsUnderWay(ctx context.Context, project string) (bool, error) {
+	n, err := one(ctx, q.db, scanInt, "", `select count(*) from builds b join nodes n on n.build_id = b.id
+		where b.project = $1 and b.status in ('queued','running') and n.kind in ('tag','release','rollback') and n.state = 'running'`, project)
+	return n > 0, err
 }
 
 // StartDeployment takes the environment's lock with the next fence. ok is false

@@ -1,0 +1,248 @@
+// Package engine drives builds from a push to production.
+//
+// A build is a graph of nodes (see package delivery). A *drive* takes a build as
+// far as it goes: it holds the build's lease, one goroutine owns the build's
+// state, and independent nodes are performed in parallel by goroutines that only
+// send messages to it. A state is saved before it is believed; a save that
+// fails ends the drive. A waiting build has no drive: no worker, no goroutine, no
+// memory. A decision is one compare-and-set row plus a queue entry, and the next
+// drive goes on from what the database says.
+//
+// Nothing is kept only in memory. A drive that begins finds nodes that are
+// `running` because their driver died, and performs them again; every performer
+// therefore looks first at what was written down: a job that the runner still
+// runs is adopted, an effect whose answer was lost is looked up (see effect.go).
+//
+// Rules are asked of package flow. Facts for them are gathered here with git.
+package engine
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/shuntcd/shunt/internal/artifact"
+	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/gitrepo"
+	"github.com/shuntcd/shunt/internal/runner"
+	"github.com/shuntcd/shunt/internal/store"
+)
+
+// Lease times. A driver that has not renewed for leaseTTL is taken for dead.
+const (
+	leaseTTL  = 6 * time.Second
+	heartbeat = 2 * time.Second
+)
+
+// Config is what the engine works with.
+type Config struct {
+	Store    *store.Store
+	Git      *gitrepo.Git
+	Runner   *runner.Client
+	Blobs    *artifact.Store
+	Files    *artifact.Files
+	Dir      string // absolute; holds work/ and logs/
+	Clock    delivery.Clock
+	Log      *slog.Logger
+	ServerID string // of the installation; part of tags
+	Owner    string // of this process; holds leases
+	URL      string // public, without a slash at the end
+	MailFrom string
+	// Open unseals a secret's value.
+	Open    func(sealed string) (string, error)
+	Workers map[delivery.Lane]int
+}
+
+// Engine drives builds.
+type Engine struct {
+	Config
+	slots map[delivery.Lane]chan struct{}
+
+	mu      sync.Mutex
+	drives  map[int64]chan struct{} // signals of the drives under way
+	running map[string]bool         // what goes on in the background, by name
+	held    map[string]*sync.Mutex  // locks by name: a project's intake, an instance's destruction
+	ctx     context.Context         //nolint:containedctx // of the engine's own goroutines, between Start and Stop
+	stop    context.CancelFunc
+	wg      sync.WaitGroup
+	closed  bool
+}
+
+// New makes an engine. Start starts it.
+func New(cfg Config) *Engine {
+	e := &Engine{Config: cfg, slots: map[delivery.Lane]chan struct{}{}, drives: map[int64]chan struct{}{}, held: map[string]*sync.Mutex{}, running: map[string]bool{}}
+	for lane, n := range cfg.Workers {
+		e.slots[lane] = make(chan struct{}, n)
+	}
+	e.ctx, e.stop = context.WithCancel(context.Background())
+	return e
+}
+
+// Start frees what a dead predecessor held and begins to look after builds,
+// gates, environments and mails once a second.
+func (e *Engine) Start(ctx context.Context) error {
+	err := e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+		return errors.Join(tx.ClearLeases(ctx), tx.ClearInstanceClaims(ctx))
+	})
+	if err != nil {
+		return err
+	}
+	e.background(func(ctx context.Context) {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			e.lookAfter(ctx)
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	})
+	return nil
+}
+
+// Stop takes no more work, hands over what runs (jobs go on in the runner) and
+// returns when all drives have ended. It may be called twice.
+func (e *Engine) Stop() {
+	e.mu.Lock()
+	e.closed = true
+	e.mu.Unlock()
+	e.stop()
+	e.wg.Wait()
+}
+
+// background runs f until Stop; after Stop it does nothing.
+func (e *Engine) background(f func(context.Context)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return
+	}
+	e.wg.Go(func() { f(e.ctx) })
+}
+
+// lookAfter finds what nobody does at the moment and does it.
+func (e *Engine) lookAfter(ctx context.Context) {
+	now := e.Store.Now()
+	for lane := range e.slots {
+		ids, err := e.Store.Runnable(ctx, now, lane, cap(e.slots[lane]))
+		if err != nil {
+			e.complain(ctx, "look for builds", err)
+			continue
+		}
+		for _, id := range ids {
+			e.kick(id, lane)
+		}
+	}
+	e.complain(ctx, "look after gates", e.lookAfterGates(ctx, now))
+	e.complain(ctx, "look after environments", e.lookAfterInstances(ctx, now))
+}
+
+func (e *Engine) complain(ctx context.Context, what string, err error) {
+	if err != nil && ctx.Err() == nil {
+		e.Log.Error("cannot "+what, "error", err)
+	}
+}
+
+// kick drives a build in this process if one of its lane's slots is free;
+// otherwise the queue delivers it when one is.
+func (e *Engine) kick(id int64, lane delivery.Lane) {
+	e.mu.Lock()
+	_, driving := e.drives[id]
+	e.mu.Unlock()
+	if driving {
+		e.signal(id)
+		return
+	}
+	select {
+	case e.slots[lane] <- struct{}{}:
+	default:
+		return
+	}
+	e.background(func(ctx context.Context) { e.driveInSlot(ctx, id, lane) })
+}
+
+// driveInSlot drives a build, then whatever else its slot finds to do.
+func (e *Engine) driveInSlot(ctx context.Context, id int64, lane delivery.Lane) {
+	defer func() { <-e.slots[lane] }()
+	for {
+		e.complain(ctx, "drive a build", e.drive(ctx, id))
+		if ctx.Err() != nil {
+			return
+		}
+		next, err := e.Store.Runnable(ctx, e.Store.Now(), lane, 1)
+		if err != nil || len(next) == 0 {
+			return
+		}
+		if next[0] == id {
+			return // it came back at once: let the queue or the next look decide when
+		}
+		id = next[0]
+	}
+}
+
+// Drive implements store.Driver: the queue delivers a build. It returns when the
+// build has gone as far as it goes, or at once when somebody drives it.
+func (e *Engine) Drive(ctx context.Context, id int64) error {
+	b, err := e.Store.Build(ctx, id)
+	if err != nil || b.Status != delivery.BuildQueued && b.Status != delivery.BuildRunning {
+		return err
+	}
+	select {
+	case e.slots[b.Lane] <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-e.slots[b.Lane] }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(e.ctx, cancel)()
+	return e.drive(ctx, id)
+}
+
+// signal tells a drive of this process that somebody changed its build.
+func (e *Engine) signal(id int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if ch, ok := e.drives[id]; ok {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// lock takes a lock of this process by name.
+func (e *Engine) lock(name string) (unlock func()) {
+	e.mu.Lock()
+	m, ok := e.held[name]
+	if !ok {
+		m = &sync.Mutex{}
+		e.held[name] = m
+	}
+	e.mu.Unlock()
+	m.Lock()
+	return m.Unlock
+}
+
+// repo is a project's mirror.
+func (e *Engine) repo(p delivery.Project) *gitrepo.Repo { return e.Git.Repo(p.Name, p.URL, p.Local) }
+
+// wake drives a build after the transaction, by the queue and at once.
+func (e *Engine) wake(ctx context.Context, tx *store.Tx, id int64, lane delivery.Lane, after time.Duration) error {
+	if after == 0 {
+		tx.AfterCommit(func() { e.kick(id, lane) })
+	}
+	return tx.Enqueue(ctx, id, lane, after)
+}
+
+func (e *Engine) workDir(id string) string { return filepath.Join(e.Dir, "work", id) }
+
+// LogPath is where the log of an attempt is kept.
+func (e *Engine) LogPath(attemptID string) string {
+	return filepath.Join(e.Dir, "logs", attemptID+".log")
+}

@@ -1,0 +1,264 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/flow"
+	"github.com/shuntcd/shunt/internal/gitrepo"
+	"github.com/shuntcd/shunt/internal/pipeline"
+	"github.com/shuntcd/shunt/internal/store"
+)
+
+// Sync reads the remote's refs and acts on what changed since they were last
+// acted on. Webhooks, hooks and polling all end here, so that lost, doubled and
+// reordered events make the same builds. It returns what became of each change.
+func (e *Engine) Sync(ctx context.Context, project string) ([]store.Push, error) {
+	defer e.lock("project/" + project)()
+	p, err := e.Store.Project(ctx, project)
+	if err != nil {
+		return nil, err
+	}
+	repo := e.repo(p)
+	refs, err := repo.Fetch(ctx)
+	if err != nil {
+		save := context.WithoutCancel(ctx)
+		words := "the remote cannot be read"
+		if d, ok := errors.AsType[*delivery.Error](err); ok {
+			words = d.Why
+		}
+		return nil, errors.Join(err, e.Store.Write(save, func(ctx context.Context, tx *store.Tx) error { return tx.SetFetchState(ctx, project, words) }))
+	}
+	known, err := e.Store.Refs(ctx, project)
+	if err != nil {
+		return nil, err
+	}
+	changed := changedRefs(known, refs)
+	state, err := e.Store.FetchState(ctx, project)
+	if err != nil {
+		return nil, err
+	}
+	if len(changed) == 0 && state.Error == "" && e.Store.Now().Sub(state.At) < fetchNote {
+		return nil, nil
+	}
+	if err := e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error { return tx.SetFetchState(ctx, project, "") }); err != nil {
+		return nil, err
+	}
+	var pushes []store.Push
+	for _, ref := range changed {
+		push, err := e.refChanged(ctx, p, ref, known[ref], refs[ref], refs)
+		if err != nil {
+			return pushes, fmt.Errorf("act on %s: %w", ref, err)
+		}
+		if push.Ref != "" {
+			pushes = append(pushes, push)
+		}
+	}
+	if len(changed) > 0 {
+		if err := e.forecast(ctx, p, refs); err != nil {
+			return pushes, err
+		}
+		e.refreshLater(project)
+	}
+	return pushes, nil
+}
+
+// changedRefs lists the refs that differ, the production branch and tags first:
+// what is wrong there must be known before anything is built.
+func changedRefs(known, now map[string]string) (changed []string) {
+	for ref, object := range now {
+		if known[ref] != object && (strings.HasPrefix(ref, "refs/heads/") || known[ref] != "") {
+			changed = append(changed, ref)
+		}
+	}
+	for ref := range known {
+		if _, there := now[ref]; !there {
+			changed = append(changed, ref)
+		}
+	}
+	slices.SortFunc(changed, func(a, b string) int {
+		return strings.Compare(strings.TrimPrefix(b, "refs/"), strings.TrimPrefix(a, "refs/")) // tags before heads
+	})
+	return changed
+}
+
+// refChanged acts on one ref. An empty Push says that it starts nothing.
+func (e *Engine) refChanged(ctx context.Context, p delivery.Project, ref, was, is string, refs map[string]string) (store.Push, error) {
+	branch, isBranch := strings.CutPrefix(ref, "refs/heads/")
+	lane, starts := p.Branches.LaneOf(ref)
+	switch {
+	case !isBranch:
+		return store.Push{}, e.tagMoved(ctx, p, ref, was, is)
+	case branch == p.Branches.Production && !trunk(p):
+		return store.Push{}, e.productionMoved(ctx, p, ref, is)
+	case is == "", !starts:
+		return store.Push{}, e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error { return tx.SetRef(ctx, p.Name, ref, is) })
+	}
+	if lane == delivery.LaneHotfix {
+		facts, err := e.hotfixFacts(ctx, p, ref, is, refs)
+		if err != nil {
+			return store.Push{}, err
+		}
+		if refusal := flow.HotfixPush(facts); refusal != nil {
+			return e.refusePush(ctx, p, ref, is, refusal)
+		}
+	}
+	return e.createBuild(ctx, p, lane, ref, is)
+}
+
+func (e *Engine) refusePush(ctx context.Context, p delivery.Project, ref, commit string, refusal *flow.Refusal) (store.Push, error) {
+	push := store.Push{Project: p.Name, Ref: ref, Commit: commit, Refused: refusal.Err().Error()}
+	c, err := e.repo(p).Commit(ctx, commit)
+	if err != nil {
+		return push, err
+	}
+	return push, e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if err := errors.Join(tx.SetRef(ctx, p.Name, ref, commit), tx.InsertPush(ctx, push), tx.Audit(ctx, p.Name, 0, "shunt", "push refused", ref+" "+commit+": "+push.Refused)); err != nil {
+			return err
+		}
+		tx.Event(p.Name, 0, "project")
+		return e.postProject(ctx, tx, p, "refused", mailData{Project: p, Reason: push.Refused, Refusal: refusal, Commit: c, Branch: strings.TrimPrefix(ref, "refs/heads/"), To: mailAddress(c.AuthorEmail)})
+	})
+}
+
+// createBuild makes the numbered build of a push, with its graph, in the
+// transaction that remembers the ref: a push is acted on once.
+func (e *Engine) createBuild(ctx context.Context, p delivery.Project, lane delivery.Lane, ref, commit string) (store.Push, error) {
+	repo := e.repo(p)
+	push := store.Push{Project: p.Name, Ref: ref, Commit: commit}
+	c, err := repo.Commit(ctx, commit)
+	if err != nil {
+		return push, err
+	}
+	b := delivery.Build{
+		Project: p.Name, Lane: lane, Ref: ref, Commit: c.ID, Tree: c.Tree, Subject: c.Subject, AuthorName: c.AuthorName, AuthorEmail: c.AuthorEmail,
+		Production: p.ProductionCommit, Status: delivery.BuildQueued,
+	}
+	if len(c.Parents) > 0 {
+		b.Parent = c.Parents[0]
+	}
+	var nodes []delivery.Node
+	pl, text, err := e.readPipeline(ctx, repo, commit)
+	if err != nil {
+		if delivery.KindOf(err) == delivery.KindInternal {
+			return push, err
+		}
+		b.Status, b.Reason, b.FinishedAt = delivery.BuildFailed, err.Error(), e.Store.Now()
+	} else {
+		b.Pipeline, b.PolicyDigest, nodes = text, pl.Digest(), pl.Graph(lane)
+	}
+	err = e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if b.Number, err = tx.TakeNumber(ctx, p.Name); err != nil {
+			return err
+		}
+		if b.ID, err = tx.InsertBuild(ctx, b, nodes); err != nil {
+			return err
+		}
+		push.Number = b.Number
+		superseded, err := tx.Supersede(ctx, p.Name, ref, b.Number, fmt.Sprintf("build %d of the same branch came while it was queued", b.Number))
+		if err != nil {
+			return err
+		}
+		for _, n := range superseded {
+			if err := tx.Audit(ctx, p.Name, n, "shunt", "build superseded", fmt.Sprintf("by build %d", b.Number)); err != nil {
+				return err
+			}
+			tx.Event(p.Name, n, "build")
+		}
+		if err := errors.Join(tx.SetRef(ctx, p.Name, ref, commit), tx.InsertPush(ctx, push), tx.Audit(ctx, p.Name, b.Number, "shunt", "build created", ref+" "+commit)); err != nil {
+			return err
+		}
+		tx.Event(p.Name, b.Number, "build")
+		if pl != nil && lane == delivery.LaneMain {
+			if err := tx.SetPolicy(ctx, p.Name, pl.Branches, pl.Tags, policyText(pl)); err != nil {
+				return err
+			}
+		}
+		if b.Status != delivery.BuildQueued {
+			return e.postProject(ctx, tx, p, "failed", mailData{Project: p, Build: b, Reason: b.Reason, To: mailAddress(b.AuthorEmail)})
+		}
+		return e.wake(ctx, tx, b.ID, lane, 0)
+	})
+	return push, err
+}
+
+func (e *Engine) readPipeline(ctx context.Context, repo *gitrepo.Repo, commit string) (*pipeline.Pipeline, []byte, error) {
+	text, err := repo.ReadFile(ctx, commit, pipeline.FileName, pipeline.MaxBytes)
+	if err != nil {
+		return nil, nil, err
+	}
+	pl, err := pipeline.Parse(pipeline.FileName, text)
+	if err != nil {
+		return nil, nil, &delivery.Error{Kind: delivery.KindInvalid, What: "the pipeline file has errors", Why: err.Error(), Next: "Try it locally:  shunt lint", Err: err}
+	}
+	return pl, text, nil
+}
+
+// tagMoved raises an incident when a tag that Shunt made was moved or deleted.
+func (e *Engine) tagMoved(ctx context.Context, p delivery.Project, ref, was, is string) error {
+	busy, err := e.Store.TagsUnderWay(ctx, p.Name)
+	if err != nil || busy {
+		return err // its own push may not be written down yet; the next look sees it
+	}
+	words := fmt.Sprintf("the tag %s was deleted on the remote; it was %s", strings.TrimPrefix(ref, "refs/tags/"), delivery.ShortHash(was))
+	if is != "" {
+		words = fmt.Sprintf("the tag %s was moved on the remote from %s to %s; Shunt goes by what it recorded", strings.TrimPrefix(ref, "refs/tags/"), delivery.ShortHash(was), delivery.ShortHash(is))
+	}
+	return e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error { return e.incident(ctx, tx, p.Name, words) })
+}
+
+// productionMoved raises an incident when somebody pushed to the production
+// branch by hand: nothing ships until a person has looked.
+func (e *Engine) productionMoved(ctx context.Context, p delivery.Project, ref, is string) error {
+	busy, err := e.Store.TagsUnderWay(ctx, p.Name)
+	if err != nil || busy {
+		return err
+	}
+	return e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+		now, err := tx.Project(ctx, p.Name)
+		if err != nil {
+			return err
+		}
+		if err := tx.SetRef(ctx, p.Name, ref, is); err != nil || now.BranchTip == is {
+			return err
+		}
+		if now.BranchTip == "" && now.ProductionCommit == "" {
+			return tx.SetBranchTip(ctx, p.Name, is) // nothing was released yet: it is how it is
+		}
+		return e.incident(ctx, tx, p.Name, fmt.Sprintf("somebody moved %s by hand from %s to %s", p.Branches.Production, delivery.ShortHash(now.BranchTip), delivery.ShortHash(is)))
+	})
+}
+
+// forecast says again how each open debt would merge, and closes what is paid,
+// whoever merged it.
+func (e *Engine) forecast(ctx context.Context, p delivery.Project, refs map[string]string) error {
+	into := refs["refs/heads/"+p.Branches.Integration]
+	debts, err := e.Store.BackMerges(ctx, p.Name, true)
+	if err != nil || into == "" {
+		return err
+	}
+	for _, d := range debts {
+		f, err := e.repo(p).Forecast(ctx, into, d.Commit)
+		if err != nil {
+			return err
+		}
+		err = e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+			if !f.Contained {
+				return tx.SetForecast(ctx, p.Name, d.Commit, f.Conflicts)
+			}
+			if err := tx.CloseBackMerge(ctx, p.Name, d.Commit, into); err != nil {
+				return err
+			}
+			tx.Event(p.Name, 0, "project")
+			return tx.Audit(ctx, p.Name, d.Number, "shunt", "back-merge paid", "by "+into)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
