@@ -312,7 +312,7 @@ func (e *Engine) Rollback(ctx context.Context, project string, to int64, by, rea
 	if err != nil {
 		return b, err
 	}
-	pl, err := pipeline.Parse(pipeline.FileName, b.Pipeline)
+	pl, err := e.pipelineOf(ctx, e.Store, b)
 	facts.ArtifactsPresent = err == nil && (len(artifacts) > 0 || !slices.ContainsFunc(pl.Jobs, func(j pipeline.Job) bool { return len(j.Artifacts) > 0 }))
 	for _, a := range artifacts {
 		facts.ArtifactsPresent = facts.ArtifactsPresent && e.Blobs.Verify(ctx, a.SHA256) == nil

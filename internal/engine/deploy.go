@@ -335,9 +335,9 @@ func (e *Engine) saveDeployment(ctx context.Context, tx *store.Tx, d delivery.De
 	if err != nil {
 		return err
 	}
-	pl, err := pipeline.Parse(pipeline.FileName, b.Pipeline)
+	pl, err := e.pipelineOf(ctx, tx, b)
 	if err != nil {
-		return fmt.Errorf("the stored pipeline no longer parses: %w", err)
+		return err
 	}
 	env := pl.Environment(d.Environment)
 	if state == delivery.DeploymentSucceeded && env != nil && env.Production {

@@ -94,10 +94,8 @@ func (d *driver) load(ctx context.Context, r reader) (err error) {
 	for _, a := range attempts {
 		d.attempts[a.Node] = append(d.attempts[a.Node], a)
 	}
-	if d.pipeline, err = pipeline.Parse(pipeline.FileName, d.build.Pipeline); err != nil {
-		return fmt.Errorf("the stored pipeline of build %d no longer parses: %w", d.build.Number, err)
-	}
-	return nil
+	d.pipeline, err = d.pipelineOf(ctx, r, d.build)
+	return err
 }
 
 // run is the loop of the one goroutine that owns the build.

@@ -12,7 +12,6 @@ import (
 
 	"github.com/shuntcd/shunt/internal/delivery"
 	"github.com/shuntcd/shunt/internal/flow"
-	"github.com/shuntcd/shunt/internal/pipeline"
 	"github.com/shuntcd/shunt/internal/runner"
 	"github.com/shuntcd/shunt/internal/store"
 )
@@ -303,7 +302,7 @@ func (e *Engine) performerOf(ctx context.Context, buildID int64) (*performer, er
 	if err != nil {
 		return nil, err
 	}
-	pl, err := pipeline.Parse(pipeline.FileName, b.Pipeline)
+	pl, err := e.pipelineOf(ctx, e.Store, b)
 	return &performer{Engine: e, build: b, project: project, pipeline: pl}, err
 }
 

@@ -76,7 +76,12 @@ func (e *Engine) Decide(ctx context.Context, project string, number int64, d del
 	if err := flow.MayDecide(g, d, e.Store.Now()); err != nil {
 		return g, wordGate(err, b, d)
 	}
-	production := e.isProduction(b, g.Environment)
+	pl, err := e.pipelineOf(ctx, e.Store, b)
+	if err != nil {
+		return g, err
+	}
+	env := pl.Environment(g.Environment)
+	production := env != nil && env.Production
 	if d.Promote && production {
 		facts, err := e.CandidateFacts(ctx, b, d.Without)
 		if err != nil {
@@ -183,11 +188,6 @@ func wordGate(err error, b delivery.Build, d delivery.Decision) error {
 	out := *e
 	out.What = fmt.Sprintf("cannot %s build %d", verb, b.Number)
 	return &out
-}
-
-func (e *Engine) isProduction(b delivery.Build, environment string) bool {
-	pl, err := pipeline.Parse(pipeline.FileName, b.Pipeline)
-	return err != nil || pl.Production() == nil || pl.Production().Name == environment
 }
 
 // lookAfterGates expires gates, writes reminders, and wakes builds whose

@@ -37,7 +37,11 @@ func (e *Engine) message(b delivery.Build, subject string, artifacts []delivery.
 
 // tag pushes the annotated tag build/N.
 func (p *performer) tag(ctx context.Context) result {
-	if p.node.Target != "" {
+	switch p.node.Target {
+	case "":
+	case "takeover":
+		return p.takeoverTag(ctx)
+	default:
 		return p.rollbackTag(ctx)
 	}
 	artifacts, err := p.Store.Artifacts(ctx, p.build.ID)

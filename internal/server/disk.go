@@ -1,0 +1,94 @@
+package server
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"filippo.io/age"
+	"golang.org/x/sys/unix"
+
+	"github.com/shuntcd/shunt/internal/delivery"
+)
+
+// lockDir makes sure that one server uses a data directory.
+func lockDir(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, "server.lock"), os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the operator's own directory
+	if err != nil {
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil { //nolint:gosec // a descriptor fits
+		return nil, errors.Join(&delivery.Error{Kind: delivery.KindConflict, What: "cannot start on " + dir, Why: "another Shunt server uses this data directory", Next: "Stop it first, or name another directory:  --data DIR", Err: err}, f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+func randomName() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// sealer encrypts secrets at rest with the installation's key, which is a file
+// beside the database and no part of a backup of it.
+type sealer struct{ key *age.X25519Identity }
+
+func openSealer(file string) (*sealer, error) {
+	text, err := os.ReadFile(file) //nolint:gosec // the operator's own directory
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err := age.GenerateX25519Identity()
+		if err != nil {
+			return nil, fmt.Errorf("make secret key: %w", err)
+		}
+		if err := os.WriteFile(file, []byte(key.String()+"\n"), 0o600); err != nil {
+			return nil, fmt.Errorf("keep secret key: %w", err)
+		}
+		return &sealer{key}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read secret key: %w", err)
+	}
+	key, err := age.ParseX25519Identity(string(bytes.TrimSpace(text)))
+	if err != nil {
+		return nil, &delivery.Error{Kind: delivery.KindInvalid, What: "cannot read the secret key " + file, Why: "it is no age identity", Next: "Restore the file from where the key is kept.", Err: err}
+	}
+	return &sealer{key}, nil
+}
+
+func (s *sealer) seal(value string) (string, error) {
+	var b bytes.Buffer
+	w, err := age.Encrypt(&b, s.key.Recipient())
+	if err == nil {
+		_, err = io.WriteString(w, value)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		return "", fmt.Errorf("seal secret: %w", err)
+	}
+	return base64.StdEncoding.EncodeToString(b.Bytes()), nil
+}
+
+func (s *sealer) open(sealed string) (string, error) {
+	raw, err := base64.StdEncoding.DecodeString(sealed)
+	if err != nil {
+		return "", fmt.Errorf("open secret: %w", err)
+	}
+	r, err := age.Decrypt(bytes.NewReader(raw), s.key)
+	if err != nil {
+		return "", fmt.Errorf("open secret: %w", err)
+	}
+	value, err := io.ReadAll(r)
+	if err != nil {
+		return "", fmt.Errorf("open secret: %w", err)
+	}
+	return string(value), nil
+}

@@ -1,0 +1,201 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/notify"
+	"github.com/shuntcd/shunt/internal/runner"
+	"github.com/shuntcd/shunt/internal/store"
+)
+
+func (s *Server) runnerDir() string { return filepath.Join(s.cfg.DataDir, "runner") }
+
+// ensureRunner finds the runner that outlived an earlier server, or starts one.
+func (s *Server) ensureRunner(ctx context.Context) error {
+	_, err := s.runner.Info(ctx)
+	if errors.Is(err, runner.ErrGone) {
+		_, err = runner.Spawn(ctx, s.cfg.Exe, s.runnerDir(), nil)
+		return err
+	}
+	return err
+}
+
+// watchRunner starts a new runner within a second when the one there was died,
+// and replaces one of another version as soon as it has nothing to do.
+func (s *Server) watchRunner(ctx context.Context) {
+	every(ctx, 500*time.Millisecond, func() {
+		info, err := s.runner.Info(ctx)
+		switch {
+		case errors.Is(err, runner.ErrGone):
+			s.cfg.Log.Warn("the runner is gone; starting another")
+			_, err = runner.Spawn(ctx, s.cfg.Exe, s.runnerDir(), nil)
+		case err == nil && info.Version != s.cfg.Version && len(info.Jobs) == 0 && !info.Draining:
+			s.cfg.Log.Info("replacing the runner of another version", "its", info.Version, "ours", s.cfg.Version)
+			err = syscall.Kill(info.PID, syscall.SIGTERM)
+		}
+		if err != nil && ctx.Err() == nil {
+			s.cfg.Log.Error("cannot look after the runner", "error", err)
+		}
+	})
+}
+
+// every calls f at once and then at an interval, until ctx ends.
+func every(ctx context.Context, d time.Duration, f func()) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for {
+		f()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// pollRemotes looks at each remote now and then, so that a lost webhook is found
+// within one poll. A remote that does not answer is asked less and less often.
+func (s *Server) pollRemotes(ctx context.Context) {
+	next := map[string]time.Time{}
+	wait := map[string]time.Duration{}
+	every(ctx, time.Second, func() {
+		projects, err := s.store.Projects(ctx)
+		if err != nil {
+			return // the database says so itself
+		}
+		for _, p := range projects {
+			now := s.clock.Now()
+			if now.Before(next[p.Name]) {
+				continue
+			}
+			if _, err := s.engine.Sync(ctx, p.Name); err != nil && ctx.Err() == nil {
+				wait[p.Name] = min(max(2*wait[p.Name], s.cfg.Poll), 10*time.Minute)
+				s.cfg.Log.Warn("cannot look at a remote", "project", p.Name, "error", err, "again_in", wait[p.Name])
+			} else {
+				wait[p.Name] = s.cfg.Poll
+			}
+			jitter := time.Duration(rand.Int64N(int64(wait[p.Name]/10) + 1)) //nolint:gosec // spreads load, keeps no secret
+			next[p.Name] = now.Add(wait[p.Name] + jitter)
+		}
+	})
+}
+
+// sendMails empties the outbox. A mail that the server does not take now is
+// tried again for three days; the pipeline never waits for it.
+func (s *Server) sendMails(ctx context.Context) {
+	sender := s.sender()
+	if sender == nil {
+		return
+	}
+	events, cancel := s.store.Subscribe()
+	defer func() { cancel() }()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		due, err := s.store.DueMails(ctx, s.clock.Now(), 50)
+		if err != nil && ctx.Err() == nil {
+			s.cfg.Log.Error("cannot read the outbox", "error", err)
+		}
+		for _, m := range due {
+			s.sendMail(ctx, sender, m)
+		}
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
+				return
+			case e, open := <-events:
+				if !open {
+					events, cancel = s.store.Subscribe()
+				}
+				waiting = open && e.Kind != "mail"
+			case <-tick.C:
+				waiting = false
+			}
+		}
+	}
+}
+
+func (s *Server) sender() notify.Sender {
+	switch {
+	case s.cfg.MailDir != "":
+		return notify.Dir{Path: s.cfg.MailDir}
+	case s.cfg.SMTP != nil:
+		return *s.cfg.SMTP
+	}
+	return nil
+}
+
+func (s *Server) sendMail(ctx context.Context, sender notify.Sender, m store.Mail) {
+	var msg notify.Message
+	err := json.Unmarshal([]byte(m.Message), &msg)
+	if err == nil {
+		err = sender.Send(ctx, msg)
+	}
+	if ctx.Err() != nil {
+		return // it is sent again: at least once
+	}
+	save := s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if err == nil {
+			tx.Event(m.Project, 0, "mail")
+			return tx.MailSent(ctx, m.ID)
+		}
+		next := tx.Now().Add(min(time.Hour, time.Duration(1<<min(m.Tries, 12))*5*time.Second))
+		if notify.IsPermanent(err) || tx.Now().Sub(m.At) > 72*time.Hour {
+			next = time.Time{}
+		}
+		return tx.MailFailed(ctx, m.ID, err.Error(), next)
+	})
+	if err != nil || save != nil {
+		s.cfg.Log.Warn("cannot send a mail", "kind", m.Kind, "error", errors.Join(err, save))
+	}
+}
+
+// keepHouse does what is due about daily: repack mirrors, forget old webhook
+// ids, and remove work directories that nobody owns any more.
+func (s *Server) keepHouse(ctx context.Context) {
+	s.sweepWork(ctx)
+	every(ctx, 24*time.Hour, func() {
+		err := s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+			return tx.ForgetDeliveries(ctx, tx.Now().Add(-7*24*time.Hour))
+		})
+		projects, list := s.store.Projects(ctx)
+		err = errors.Join(err, list)
+		for _, p := range projects {
+			err = errors.Join(err, s.git.Repo(p.Name, p.URL, p.Local).Maintain(ctx))
+		}
+		if err != nil && ctx.Err() == nil {
+			s.cfg.Log.Warn("cannot keep house", "error", err)
+		}
+	})
+}
+
+// sweepWork removes the work directories of attempts that have ended: their
+// server died between saving the result and removing them.
+func (s *Server) sweepWork(ctx context.Context) {
+	dir := filepath.Join(s.cfg.DataDir, "work")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return // none yet
+	}
+	for _, entry := range entries {
+		a, err := s.store.Attempt(ctx, entry.Name())
+		ended := err == nil && a.State != delivery.AttemptRunning
+		if !ended {
+			continue
+		}
+		if err := s.runner.Release(ctx, entry.Name()); err != nil && !errors.Is(err, runner.ErrUnknownJob) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, entry.Name())); err != nil {
+			s.cfg.Log.Warn("cannot remove a work directory", "dir", entry.Name(), "error", err)
+		}
+	}
+}
