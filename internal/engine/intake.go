@@ -48,6 +48,9 @@ func (e *Engine) Sync(ctx context.Context, project string) ([]store.Push, error)
 	if err := e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error { return tx.SetFetchState(ctx, project, "") }); err != nil {
 		return nil, err
 	}
+	if p, err = e.learn(ctx, p, refs); err != nil {
+		return nil, err
+	}
 	var pushes []store.Push
 	for _, ref := range changed {
 		push, err := e.refChanged(ctx, p, ref, known[ref], refs[ref], refs)
@@ -65,6 +68,24 @@ func (e *Engine) Sync(ctx context.Context, project string) ([]store.Push, error)
 		e.refreshLater(project)
 	}
 	return pushes, nil
+}
+
+// learn reads the names of a project's branches from the first pipeline file that
+// appears in it; later ones come with the builds of the integration branch.
+func (e *Engine) learn(ctx context.Context, p delivery.Project, refs map[string]string) (delivery.Project, error) {
+	policy, err := e.Store.ProjectPipeline(ctx, p.Name)
+	if err != nil || policy != "" {
+		return p, err
+	}
+	pl, file, err := e.firstPipeline(ctx, e.repo(p), refs)
+	if err != nil || file == nil {
+		return p, err
+	}
+	p.Branches, p.Tags = pl.Branches, pl.Tags
+	tip := refs["refs/heads/"+p.Branches.Production]
+	return p, e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+		return errors.Join(tx.SetPolicy(ctx, p.Name, pl.Branches, pl.Tags, policyText(pl)), tx.SetBranchTip(ctx, p.Name, tip))
+	})
 }
 
 // changedRefs lists the refs that differ, the production branch and tags first:

@@ -88,8 +88,8 @@ func (e *Engine) AddProject(ctx context.Context, in NewProject) error {
 }
 
 // firstPipeline reads the pipeline file of the branch that is most likely the
-// integration branch. A repository without one yet gets git-flow's names, or one
-// trunk when it has no develop.
+// integration branch. A repository without one yet gets git-flow's names until
+// the first file says otherwise.
 func (e *Engine) firstPipeline(ctx context.Context, repo *gitrepo.Repo, refs map[string]string) (*pipeline.Pipeline, []byte, error) {
 	for _, name := range []string{"develop", "main", "master", "trunk"} {
 		tip := refs["refs/heads/"+name]
@@ -109,16 +109,7 @@ func (e *Engine) firstPipeline(ctx context.Context, repo *gitrepo.Repo, refs map
 			return nil, nil, err
 		}
 	}
-	pl := &pipeline.Pipeline{Tags: delivery.Tags{Build: "build/$N", Production: "production/$N"}, Branches: delivery.Branches{Integration: "develop", Production: "master", Hotfix: "hotfix/*"}}
-	if _, ok := refs["refs/heads/develop"]; !ok {
-		for _, name := range []string{"main", "master", "trunk"} {
-			if _, ok := refs["refs/heads/"+name]; ok {
-				pl.Branches.Integration, pl.Branches.Production = name, name
-				break
-			}
-		}
-	}
-	return pl, nil, nil
+	return &pipeline.Pipeline{Tags: delivery.Tags{Build: "build/$N", Production: "production/$N"}, Branches: delivery.Branches{Integration: "develop", Production: "master", Hotfix: "hotfix/*"}}, nil, nil
 }
 
 // takeover finds what runs in production now.

@@ -1,0 +1,229 @@
+package web
+
+import (
+	"context"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	cdplog "github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+
+	"github.com/shuntcd/shunt/internal/api"
+	"github.com/shuntcd/shunt/internal/delivery"
+)
+
+// browse starts Chromium and signs in by the one-time link, as a person would.
+// complaints returns what the browser had to say about the pages: errors of the
+// script, violations of the policy, dialogs.
+func browse(t *testing.T, ts *httptest.Server, width, height int, scheme string) (ctx context.Context, complaints func() []string) {
+	t.Helper()
+	path := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome", "headless-shell"} {
+		if p, err := exec.LookPath(name); err == nil {
+			path = p
+			break
+		}
+	}
+	if path == "" {
+		t.Skip("no Chromium in PATH")
+	}
+	alloc, stop := chromedp.NewExecAllocator(context.Background(),
+		chromedp.ExecPath(path), chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("headless", "new"), chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
+		chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("no-proxy-server", true), chromedp.Flag("hide-scrollbars", true),
+		chromedp.Flag("blink-settings", "preferredColorScheme="+scheme), chromedp.WindowSize(width, height))
+	t.Cleanup(stop)
+	var mu sync.Mutex
+	var said []string
+	ctx, cancel := chromedp.NewContext(alloc, chromedp.WithListener(func(ev any) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch ev := ev.(type) {
+		case *cdplog.EventEntryAdded:
+			if ev.Entry.Level == cdplog.EntryLevelError || ev.Entry.Source == cdplog.EntrySourceSecurity {
+				said = append(said, ev.Entry.Text+" "+ev.Entry.URL)
+			}
+		case *runtime.EventExceptionThrown:
+			said = append(said, ev.ExceptionDetails.Text)
+		case *page.EventJavascriptDialogOpening:
+			said = append(said, "dialog: "+ev.Message)
+		}
+	}))
+	t.Cleanup(cancel)
+	must(t, chromedp.Do(ctx, chromedp.EmulateViewport(int64(width), int64(height))))
+	timed, done := context.WithTimeout(ctx, 60*time.Second)
+	t.Cleanup(done)
+	do(t, timed, chromedp.Navigate(ts.URL+"/login?once="+goodOnce))
+	do(t, timed, chromedp.Click(chromedp.CSS("button.primary")))
+	do(t, timed, chromedp.WaitVisible(chromedp.CSS("form.me")))
+	return timed, func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return said
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func do(t *testing.T, ctx context.Context, a chromedp.Action[chromedp.Void]) { //nolint:revive // t first, as everywhere in tests
+	t.Helper()
+	must(t, chromedp.Do(ctx, a))
+}
+
+// eventually waits until an expression is true in the page.
+func eventually(t *testing.T, ctx context.Context, expression string) { //nolint:revive // t first, as everywhere in tests
+	t.Helper()
+	for {
+		ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
+		if ok {
+			return
+		}
+		if ctx.Err() != nil {
+			text, _ := chromedp.Run(context.WithoutCancel(ctx), chromedp.Evaluate[string]("document.body.innerText"))
+			t.Fatalf("%s never became true: %v\n%s", expression, err, text)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// TestPromoteInABrowser clicks Promote and watches the deployment's log grow.
+func TestPromoteInABrowser(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	ts := serve(t, f)
+	ctx, complaints := browse(t, ts, 360, 740, "1")
+
+	do(t, ctx, chromedp.Navigate(ts.URL+"/a/7KQ2MXPA"))
+	eventually(t, ctx, `document.querySelector(".decide button.primary")`)
+	eventually(t, ctx, `document.activeElement === document.body`)
+	eventually(t, ctx, `document.documentElement.scrollWidth <= 360`)
+	eventually(t, ctx, `(() => { const [a, b] = [...document.querySelectorAll(".buttons .big")].map((e) => e.getBoundingClientRect()); return a.height === b.height && a.width === b.width && a.height >= 48; })()`)
+	do(t, ctx, chromedp.Click(chromedp.CSS(".decide button.primary")))
+	eventually(t, ctx, `document.querySelector("h1")?.innerText.includes("promoted")`)
+	eventually(t, ctx, `document.querySelector("#log .state")?.textContent === "live"`)
+
+	const hostile = `</script><img src=x onerror=alert(1)>`
+	f.mu.Lock()
+	l := f.logs["deploy/production"]
+	f.mu.Unlock()
+	l.add("|line \x1b[32mgreen\x1b[0m", "|"+hostile)
+	eventually(t, ctx, `document.querySelector("#log .fg-2")?.textContent === "green"`)
+	eventually(t, ctx, fmt.Sprintf(`[...document.querySelectorAll("#log .tx")].some((e) => e.textContent === %q)`, hostile))
+
+	// The deployment ends: an event makes the page fetch itself again.
+	f.mu.Lock()
+	f.gate.Build.Status, f.gate.Build.Reason = "succeeded", "it is live"
+	f.mu.Unlock()
+	l.end()
+	f.emit("build")
+	eventually(t, ctx, `document.querySelector(".record")?.innerText.includes("it is live")`)
+	eventually(t, ctx, `document.querySelector("#log .state")?.textContent === "ended"`)
+	eventually(t, ctx, `!document.documentElement.classList.contains("stale")`)
+	if c := complaints(); len(c) > 0 {
+		t.Errorf("the browser complains: %s", strings.Join(c, "\n"))
+	}
+	ts.CloseClientConnections() // every stream breaks; the page says so or has come back
+	f.mu.Lock()
+	f.gate.Build.Reason = "seen after the break"
+	f.mu.Unlock()
+	eventually(t, ctx, `document.querySelector(".record")?.innerText.includes("seen after the break")`)
+}
+
+// TestPageStaysTrue watches an open gate page while others act.
+func TestPageStaysTrue(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	ts := serve(t, f)
+	ctx, complaints := browse(t, ts, 1280, 800, "0")
+	do(t, ctx, chromedp.Navigate(ts.URL+"/a/7KQ2MXPA"))
+	eventually(t, ctx, `document.querySelector(".reject textarea")`)
+	do(t, ctx, chromedp.Click(chromedp.CSS(".reject summary")))
+	do(t, ctx, chromedp.SendKeys(chromedp.CSS(".reject textarea"), "it breaks\nthe till"))
+
+	// What somebody is typing survives a refresh, and Enter has sent nothing.
+	f.mu.Lock()
+	f.gate.Build.Subject = "A new subject"
+	f.mu.Unlock()
+	f.emit("build")
+	eventually(t, ctx, `document.body.innerText.includes("A new subject")`)
+	eventually(t, ctx, `document.querySelector(".reject[open] textarea").value === "it breaks\nthe till"`)
+	if f.count() != 0 {
+		t.Fatalf("Enter decided: %v", f.calls)
+	}
+	if c := complaints(); len(c) > 0 {
+		t.Errorf("the browser complains: %s", strings.Join(c, "\n"))
+	}
+
+	// The server is ill: the page stays, says that it is old, and recovers.
+	ill := func(err error) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.failing = err
+	}
+	ill(delivery.Errf(delivery.KindUnavailable, "the database is away", ""))
+	f.emit("build")
+	eventually(t, ctx, `document.querySelector(".lost").checkVisibility()`)
+	eventually(t, ctx, `document.body.innerText.includes("A new subject") && document.querySelector(".reject[open]")`)
+	ill(nil)
+	eventually(t, ctx, `!document.querySelector(".lost").checkVisibility()`)
+
+	// Somebody else is first: the buttons go, and the page says who it was.
+	_, err := f.Decide(ctx, Actor{"ben", "198.51.100.7, page"}, "petstore", 43, api.Decide{Reason: "not today"})
+	must(t, err)
+	eventually(t, ctx, `document.querySelector("h1").innerText.includes("rejected") && document.querySelector(".record").innerText.includes("by ben") && !document.querySelector(".decide")`)
+}
+
+// TestScreenshots writes pictures of the pages into $SHUNT_SHOTS, for people.
+func TestScreenshots(t *testing.T) { //nolint:paralleltest // many browsers at once are too slow
+	dir := os.Getenv("SHUNT_SHOTS")
+	if dir == "" {
+		t.Skip("SHUNT_SHOTS is not set")
+	}
+	for scheme, word := range map[string]string{"0": "dark", "1": "light"} {
+		for _, width := range []int{1280, 360} {
+			f := newFake()
+			f.logs["job/build"].done = false
+			ctx, complaints := browse(t, serve(t, f), width, 800, scheme)
+			base, err := chromedp.Run(ctx, chromedp.Evaluate[string]("location.origin"))
+			must(t, err)
+			for name, path := range map[string]string{"home": "/", "project": "/petstore", "build": "/petstore/43?node=job/build", "failed": "/petstore/42", "gate": "/a/7KQ2MXPA", "mail": "/mail/m2", "env": "/petstore/environments", "owed": "/petstore/back-merges", "audit": "/petstore/audit", "settings": "/petstore/settings", "log": "/petstore/43/log/job/build", "hotfixes": "/petstore/hotfixes", "error": "/petstore/99"} {
+				do(t, ctx, chromedp.Navigate(base+path))
+				wide, err := chromedp.Run(ctx, chromedp.Evaluate[int]("document.documentElement.scrollWidth"))
+				must(t, err)
+				if wide > width {
+					t.Errorf("%s is %d wide in %d", path, wide, width)
+				}
+				b, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+				must(t, err)
+				must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d-%s.png", name, width, word)), b, 0o600))
+			}
+			_, err = f.Decide(ctx, Actor{"ana", "127.0.0.1, page"}, "petstore", 43, api.Decide{Promote: true})
+			must(t, err)
+			do(t, ctx, chromedp.Navigate(base+"/a/7KQ2MXPA"))
+			eventually(t, ctx, `document.querySelector("#log .state")?.textContent === "live"`)
+			b, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+			must(t, err)
+			must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("record-%d-%s.png", width, word)), b, 0o600))
+			if c := complaints(); len(c) > 1 { // the error page is one
+				t.Errorf("the browser complains: %s", strings.Join(c, "\n"))
+			}
+		}
+	}
+}

@@ -1,0 +1,360 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"github.com/shuntcd/shunt/internal/api"
+	"github.com/shuntcd/shunt/internal/delivery"
+)
+
+// pageRoutes are the pages. Those of a project have a mux of their own, because
+// /{project}/hotfixes and /mail/{id} would be ambiguous in one.
+func (s *server) pageRoutes() {
+	s.mux.HandleFunc("GET /{$}", s.handle(s.home))
+	s.mux.HandleFunc("GET /events", s.handle(s.events))
+	s.mux.HandleFunc("GET /a/{id}", s.handle(s.gate))
+	s.mux.HandleFunc("GET /mail", s.handle(s.mailbox))
+	s.mux.HandleFunc("GET /mail/{id}", s.handle(s.mail))
+	s.mux.HandleFunc("GET /{project}", s.handle(s.project))
+	s.mux.Handle("/{project}/{rest...}", s.inner)
+	s.mux.HandleFunc("/", s.handle(func(_ http.ResponseWriter, r *http.Request) error { return notFound("no page " + r.URL.Path) }))
+
+	s.inner.HandleFunc("GET /{project}/{number}", s.handle(s.build))
+	s.inner.HandleFunc("GET /{project}/{number}/log/{node...}", s.handle(s.logPage))
+	s.inner.HandleFunc("GET /{project}/hotfixes", s.handle(s.hotfixes))
+	s.inner.HandleFunc("GET /{project}/environments", s.handle(s.environments))
+	s.inner.HandleFunc("GET /{project}/back-merges", s.handle(s.backMerges))
+	s.inner.HandleFunc("GET /{project}/audit", s.handle(s.audit))
+	s.inner.HandleFunc("GET /{project}/settings", s.handle(s.settings))
+	s.inner.HandleFunc("/", s.handle(func(_ http.ResponseWriter, r *http.Request) error { return notFound("no page " + r.URL.Path) }))
+}
+
+type errorView struct {
+	frame
+	Problem *problem
+	Back    string
+}
+
+type loginView struct {
+	frame
+	Once string
+	Next string
+}
+
+type homeView struct {
+	frame
+	Projects []api.Project
+}
+
+func (s *server) home(w http.ResponseWriter, r *http.Request) error {
+	ps, err := s.Backend.Projects(r.Context())
+	if err != nil {
+		return err //nolint:wrapcheck // explained by fail
+	}
+	return s.render(w, r, http.StatusOK, homePage(homeView{s.frame(r, "Projects").live("", 0), ps}))
+}
+
+type projectView struct {
+	frame
+	P       api.Project
+	Builds  []api.Build
+	Refused []api.Push
+	Filter  api.BuildFilter
+	Older   int64 // number below which older builds are; 0: none
+}
+
+const buildsPerPage = 30
+
+func (s *server) project(w http.ResponseWriter, r *http.Request) error {
+	ctx, name, q := r.Context(), r.PathValue("project"), r.URL.Query()
+	p, err := s.Backend.Project(ctx, name)
+	if err != nil {
+		return err //nolint:wrapcheck // explained by fail
+	}
+	f := api.BuildFilter{Lane: q.Get("lane"), Status: q.Get("status"), Branch: q.Get("branch"), Limit: buildsPerPage}
+	f.Before, _ = strconv.ParseInt(q.Get("before"), 10, 64) // not a number: from the newest
+	builds, err := s.Backend.Builds(ctx, name, f)
+	if err != nil {
+		return err //nolint:wrapcheck // explained by fail
+	}
+	pushes, err := s.Backend.Pushes(ctx, name)
+	if err != nil {
+		return err //nolint:wrapcheck // explained by fail
+	}
+	v := projectView{frame: s.frame(r, name).live(name, 0).of(name, "builds"), P: p, Builds: builds, Filter: f}
+	for _, push := range pushes[:min(len(pushes), 20)] {
+		if push.Refused != "" && len(v.Refused) < 3 {
+			v.Refused = append(v.Refused, push)
+		}
+	}
+	if n := len(builds); n == buildsPerPage && builds[n-1].Number > 1 {
+		v.Older = builds[n-1].Number
+	}
+	return s.render(w, r, http.StatusOK, projectPage(v))
+}
+
+type buildView struct {
+	frame
+	B    api.BuildDetail
+	Gate *api.Gate // that waits
+	Log  logView
+	Auto bool // the log follows what runs, because nobody chose another
+}
+
+func numberOf(r *http.Request) (int64, error) {
+	n, err := strconv.ParseInt(r.PathValue("number"), 10, 64)
+	if err != nil || n < 1 {
+		return 0, notFound("no page " + r.URL.Path)
+	}
+	return n, nil
+}
+
+func (s *server) build(w http.ResponseWriter, r *http.Request) error {
+	name := r.PathValue("project")
+	number, err := numberOf(r)
+	if err != nil {
+		return err
+	}
+	b, err := s.Backend.Build(r.Context(), name, number)
+	if err != nil {
+		return err //nolint:wrapcheck // explained by fail
+	}
+	v := buildView{frame: s.frame(r, name+" "+num(number)).live(name, number).of(name, "builds"), B: b}
+	if g, ok := openGate(b.Gates); ok {
+		v.Gate = &g
+	}
+	node, auto := r.URL.Query().Get("node"), false
+	if node == "" {
+		node, auto = interesting(b), true
+	}
+	v.Auto = auto
+	if v.Log, err = s.tail(r.Context(), b, node, r.URL.Query().Get("attempt")); err != nil {
+		return err
+	}
+	return s.render(w, r, http.StatusOK, buildPage(v))
+}
+
+// tail is the end of a node's log; without a node there is none.
+func (s *server) tail(ctx context.Context, b api.BuildDetail, node, attempt string) (logView, error) {
+	v := logView{Project: b.Project, Number: b.Number, Node: node}
+	v.Attempt, _ = strconv.Atoi(attempt) // not a number: the latest
+	i := slices.IndexFunc(b.Nodes, func(n api.Node) bool { return n.Name == node })
+	if i < 0 || len(b.Nodes[i].Attempts) == 0 {
+		v.Missing, v.Done = "Nothing has run here yet.", true
+		if i < 0 {
+			v.Node = ""
+		}
+		return v, nil
+	}
+	if v.Attempt <= 0 {
+		v.Attempt = b.Nodes[i].Attempts[len(b.Nodes[i].Attempts)-1].Attempt
+	}
+	return s.readLog(ctx, v, -1, tailLines)
+}
+
+// interesting is the node whose log a build opens on: what failed, what runs, or
+// what ran last.
+func interesting(b api.BuildDetail) string {
+	if b.WhyFailed != nil {
+		return b.WhyFailed.Node
+	}
+	best := ""
+	for _, n := range b.Nodes {
+		if len(n.Attempts) == 0 {
+			continue
+		}
+		if n.State == delivery.NodeRunning {
+			return n.Name
+		}
+		best = n.Name
+	}
+	return best
+}
+
+type logPageView struct {
+	frame
+	B     api.BuildDetail
+	Log   logView
+	Older int64 // offset of the window before; -1: none
+}
+
+func (s *server) logPage(w http.ResponseWriter, r *http.Request) error {
+	name, node, q := r.PathValue("project"), r.PathValue("node"), r.URL.Query()
+	number, err := numberOf(r)
+	if err != nil {
+		return err
+	}
+	b, err := s.Backend.Build(r.Context(), name, number)
+	if err != nil {
+		return err //nolint:wrapcheck // explained by fail
+	}
+	v := logView{Project: name, Number: number, Node: node}
+	v.Attempt, _ = strconv.Atoi(q.Get("attempt")) // not a number: the latest
+	offset := int64(-1)
+	if q.Get("offset") != "" {
+		if offset, err = strconv.ParseInt(q.Get("offset"), 10, 64); err != nil || offset < 0 {
+			return notFound("no such place in the log")
+		}
+	}
+	if v, err = s.readLog(r.Context(), v, offset, pageLines); err != nil {
+		return err
+	}
+	older := int64(-1)
+	if v.First > 0 {
+		before, err := s.readLogBefore(r.Context(), v)
+		if err != nil {
+			return err
+		}
+		older = before
+	}
+	return s.render(w, r, http.StatusOK, logPageHTML(logPageView{frame: s.frame(r, node+" of "+name+" "+num(number)).of(name, "builds"), B: b, Log: v, Older: older}))
+}
+
+type gateView struct {
+	frame
+	G      api.GateDetail
+	Change *problem // why a decision was not taken; the page is shown with 409
+	Log    logView
+	Node   *api.Node // that runs now, after a decision
+}
+
+func (s *server) gate(w http.ResponseWriter, r *http.Request) error {
+	g, err := s.Backend.Gate(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err //nolint:wrapcheck // explained by fail
+	}
+	return s.showGate(w, r, http.StatusOK, g, nil)
+}
+
+func (s *server) showGate(w http.ResponseWriter, r *http.Request, status int, g api.GateDetail, change *problem) error {
+	v := gateView{frame: s.frame(r, "Build "+num(g.Number)+" of "+g.Project).live(g.Project, g.Number), G: g, Change: change}
+	v.Self = to("a", g.ID) // also when it was a form that led here
+	if g.State == delivery.GatePromoted || g.State == delivery.GateRejected {
+		if i := slices.IndexFunc(g.Build.Nodes, func(n api.Node) bool { return n.State == delivery.NodeRunning }); i >= 0 {
+			v.Node = &g.Build.Nodes[i]
+		}
+		var err error
+		if v.Log, err = s.tail(r.Context(), g.Build, interesting(g.Build), ""); err != nil {
+			return err
+		}
+	}
+	return s.render(w, r, status, gatePage(v))
+}
+
+func (s *server) mails(ctx context.Context) ([]api.Mail, error) {
+	if !s.Mailbox {
+		return nil, &delivery.Error{Kind: delivery.KindNotFound, What: "this server has no mailbox page", Why: "it sends real mail; only the demo keeps it here"}
+	}
+	return s.Backend.Mails(ctx) //nolint:wrapcheck // explained by fail
+}
+
+type mailView struct {
+	frame
+	Mails []api.Mail
+	Open  *api.Mail
+}
+
+func (s *server) mailbox(w http.ResponseWriter, r *http.Request) error {
+	ms, err := s.mails(r.Context())
+	if err != nil {
+		return err
+	}
+	return s.render(w, r, http.StatusOK, mailPage(mailView{frame: s.frame(r, "Mailbox").live("", 0), Mails: ms}))
+}
+
+func (s *server) mail(w http.ResponseWriter, r *http.Request) error {
+	ms, err := s.mails(r.Context())
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(ms, func(m api.Mail) bool { return m.ID == r.PathValue("id") })
+	if i < 0 {
+		return notFound("no such mail")
+	}
+	return s.render(w, r, http.StatusOK, mailPage(mailView{frame: s.frame(r, "Mailbox").live("", 0), Mails: ms, Open: &ms[i]}))
+}
+
+type hotfixView struct {
+	frame
+	H api.HotfixBase
+}
+
+func (s *server) hotfixes(w http.ResponseWriter, r *http.Request) error {
+	name := r.PathValue("project")
+	h, err := s.Backend.Hotfix(r.Context(), name)
+	if err != nil {
+		return err //nolint:wrapcheck // explained by fail
+	}
+	return s.render(w, r, http.StatusOK, hotfixPage(hotfixView{s.frame(r, name+" hotfixes").live(name, 0).of(name, "hotfixes"), h}))
+}
+
+type environmentsView struct {
+	frame
+	Is []api.Instance
+}
+
+func (s *server) environments(w http.ResponseWriter, r *http.Request) error {
+	name := r.PathValue("project")
+	is, err := s.Backend.Instances(r.Context(), name)
+	if err != nil {
+		return err //nolint:wrapcheck // explained by fail
+	}
+	return s.render(w, r, http.StatusOK, environmentsPage(environmentsView{s.frame(r, name+" environments").live(name, 0).of(name, "environments"), is}))
+}
+
+type backMergesView struct {
+	frame
+	Debts []api.BackMerge
+}
+
+func (s *server) backMerges(w http.ResponseWriter, r *http.Request) error {
+	name := r.PathValue("project")
+	d, err := s.Backend.BackMerges(r.Context(), name)
+	if err != nil {
+		return err //nolint:wrapcheck // explained by fail
+	}
+	return s.render(w, r, http.StatusOK, backMergesPage(backMergesView{s.frame(r, name+" back-merges").live(name, 0).of(name, "back-merges"), d}))
+}
+
+type auditView struct {
+	frame
+	Rows []api.AuditRow
+	Next int64 // sequence number below which older rows are; 0: none
+}
+
+func (s *server) audit(w http.ResponseWriter, r *http.Request) error {
+	name := r.PathValue("project")
+	before, _ := strconv.ParseInt(r.URL.Query().Get("before"), 10, 64) // not a number: from the newest
+	rows, err := s.Backend.Audit(r.Context(), name, max(0, before))
+	if err != nil {
+		return err //nolint:wrapcheck // explained by fail
+	}
+	v := auditView{frame: s.frame(r, name+" audit").of(name, "audit"), Rows: rows}
+	if n := len(rows); n > 0 && rows[n-1].Seq > 1 {
+		v.Next = rows[n-1].Seq
+	}
+	return s.render(w, r, http.StatusOK, auditPage(v))
+}
+
+type settingsView struct {
+	frame
+	P       api.Project
+	Hook    string // the webhook's full address
+	Secrets []string
+}
+
+func (s *server) settings(w http.ResponseWriter, r *http.Request) error {
+	name := r.PathValue("project")
+	p, err := s.Backend.Project(r.Context(), name)
+	if err != nil {
+		return err //nolint:wrapcheck // explained by fail
+	}
+	secrets, err := s.Backend.Secrets(r.Context(), name)
+	if err != nil {
+		return err //nolint:wrapcheck // explained by fail
+	}
+	return s.render(w, r, http.StatusOK, settingsPage(settingsView{s.frame(r, name+" settings").of(name, "settings"), p, publicURL(s.PublicURL, p.WebhookPath), secrets}))
+}
