@@ -59,8 +59,12 @@ type Service struct {
 // New returns a Service on a store.
 func New(store Store, clock delivery.Clock) *Service { return &Service{store: store, clock: clock} }
 
-// Once makes the secret of a link that signs a user in, once, within ttl.
+// Once makes the secret of a link that signs a user in, once, within ttl (more
+// than 0).
 func (s *Service) Once(ctx context.Context, user string, ttl time.Duration) (string, error) {
+	if ttl <= 0 {
+		return "", delivery.Errf(delivery.KindInvalid, "cannot make a sign-in link", "it must expire later than now")
+	}
 	return s.make(ctx, delivery.CredentialOnce, prefixOnce, user, "", ttl)
 }
 

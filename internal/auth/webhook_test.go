@@ -2,7 +2,7 @@ package auth
 
 import (
 	"crypto/hmac"
-	"crypto/sha1" //nolint:gosec // the test shows that SHA-1 is refused
+	"crypto/sha1" // the test shows that it is refused
 	"encoding/hex"
 	"net/http"
 	"strings"

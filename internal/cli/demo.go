@@ -39,7 +39,7 @@ func (a *app) demoCommands() []*cobra.Command {
 	f := cmd.Flags()
 	f.BoolVar(&o.Auto, "auto", false, "play the story and check every claim")
 	f.StringVar(&o.Dir, "dir", "shunt-demo", "folder to make")
-	f.IntVar(&o.Port, "port", 8080, "port of the server; another one when it is taken")
+	f.IntVar(&o.Port, "port", 8080, "port of the server; another one when it is taken; 0: any")
 	shop := group("demo-shop", "The web shop of the demo", a.shopServe(), a.shopStart(), a.shopStop(), a.shopCheck(), a.shopLabel())
 	shop.Hidden = true
 	return []*cobra.Command{cmd, shop}
@@ -133,7 +133,7 @@ func (a *app) shopCheck() *cobra.Command {
 			return err
 		}
 		if failed > 0 {
-			return exitCode(1)
+			return exitError(1)
 		}
 		return nil
 	})

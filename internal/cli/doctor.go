@@ -37,7 +37,7 @@ func (a *app) doctorCommand() *cobra.Command {
 			a.printf("%s  %-10s %s\n", a.paint(color, pad(ch.State, 4)), ch.Name, clean(ch.Words))
 		}
 		if failed {
-			return exitCode(1)
+			return exitError(1)
 		}
 		return nil
 	})

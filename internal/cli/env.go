@@ -79,7 +79,7 @@ func (a *app) instanceAct(name, short string, act instanceAct) *cobra.Command {
 func instanceID(ctx context.Context, c *api.Client, project, arg string) (string, error) {
 	number, err := buildNumber(arg)
 	if err != nil {
-		return arg, nil
+		return arg, nil //nolint:nilerr // not a number, so it is an id
 	}
 	instances, err := c.Instances(ctx, project)
 	if err != nil {

@@ -72,11 +72,11 @@ func newFake() http.Handler {
 	})
 	f.get("POST "+p+"/builds/43/decision", f.decide)
 	f.get("POST "+p+"/builds/{n}/cancel", func(*http.Request) (any, error) { return f.build(45).Build, nil })
-	f.get("GET "+p+"/hotfix", func(r *http.Request) (any, error) {
+	f.get("GET "+p+"/hotfix", func(*http.Request) (any, error) {
 		return api.HotfixBase{Project: "petstore", Commit: f.base, Tag: "production/41", Pattern: "hotfix/*", Open: []api.Build{f.build(43).Build}}, nil
 	})
 	f.get("GET "+p+"/back-merges", func(*http.Request) (any, error) {
-		return []api.BackMerge{{Project: "petstore", Commit: strings.Repeat("b", 40), Number: 43, Owner: "ana", OpenedAt: time.Now(), Conflicts: []string{"shop/cart\x1b[31m.html"}, Commands: []string{"git switch develop", "git merge origin/master"}}}, nil
+		return []api.BackMerge{{Project: "petstore", Commit: strings.Repeat("b", 40), Number: 43, Owner: "ana", OpenedAt: delivery.SystemClock{}.Now(), Conflicts: []string{"shop/cart\x1b[31m.html"}, Commands: []string{"git switch develop", "git merge origin/master"}}}, nil
 	})
 	f.get("GET "+p+"/environments", func(*http.Request) (any, error) { return f.build(43).Instances, nil })
 	f.get("POST "+p+"/environments/petstore-qa-43/destroy", func(*http.Request) (any, error) {
@@ -184,7 +184,7 @@ func (f *fake) project() api.Project {
 		Name: "petstore", URL: "/srv/petstore.git", Branches: delivery.Branches{Integration: "develop", Production: "master", Hotfix: "hotfix/*"},
 		Environments: []api.EnvironmentState{
 			{Name: "qa", Ephemeral: true, Instances: f.build(43).Instances},
-			{Name: "production", Production: true, Running: &api.Running{Build: 41, Commit: f.base, Lane: delivery.LaneMain, Since: time.Now().Add(-9 * 24 * time.Hour), By: "ana", URL: "http://localhost:9001"}},
+			{Name: "production", Production: true, Running: &api.Running{Build: 41, Commit: f.base, Lane: delivery.LaneMain, Since: delivery.SystemClock{}.Now().Add(-9 * 24 * time.Hour), By: "ana", URL: "http://localhost:9001"}},
 		},
 		Waiting: []api.Build{w}, Hold: "rolled back", NextBuild: 51,
 	}
@@ -241,7 +241,7 @@ func (f *fake) build(n int64) api.BuildDetail {
 func (f *fake) gate() api.GateDetail {
 	g := api.GateDetail{Gate: api.Gate{ID: "7KQ2", Project: "petstore", Number: 43, Environment: "production", Version: 2, State: delivery.GateOpen, Binding: delivery.Binding{Commit: f.tagged}, URL: "http://shunt.example/a/7KQ2"}, Title: "cart-500", CommitCount: 1, Forecast: api.Forecast{Words: "clean into develop"}}
 	if f.decided != nil {
-		g.State, g.DecidedBy, g.DecidedAt = delivery.GateRejected, "ana", time.Now()
+		g.State, g.DecidedBy, g.DecidedAt = delivery.GateRejected, "ana", delivery.SystemClock{}.Now()
 		if f.decided.Promote {
 			g.State = delivery.GatePromoted
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/shuntcd/shunt/internal/delivery"
@@ -12,7 +13,7 @@ import (
 // git runs git in the current directory and returns its output without the last newline.
 func (a *app) git(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "git", args...) //nolint:gosec // G204: no shell; names from outside stand behind --end-of-options
-	cmd.Env = append(a.env[:len(a.env):len(a.env)], "LC_ALL=C", "GIT_TERMINAL_PROMPT=0")
+	cmd.Env = append(slices.Clip(a.env), "LC_ALL=C", "GIT_TERMINAL_PROMPT=0")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

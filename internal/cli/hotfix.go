@@ -63,9 +63,12 @@ func (a *app) hotfixStart(ctx context.Context, args []string) error {
 	if _, err := a.git(ctx, "switch", "--quiet", "--no-track", "--create", branch, base.Commit); err != nil {
 		return &delivery.Error{Kind: delivery.KindConflict, What: what, Why: "git cannot switch with the changes in your work tree:\n" + whyOf(err), Next: "Put them aside:  git stash   then again:  shunt hotfix start " + args[0], Err: err}
 	}
-	// With an upstream of the same name, a plain `git push` takes the branch there.
-	for key, value := range map[string]string{"remote": remote, "merge": "refs/heads/" + branch} {
-		if _, err := a.git(ctx, "config", "branch."+branch+"."+key, value); err != nil {
+	// So that a plain `git push` takes the new branch there.
+	if _, err := a.git(ctx, "config", "branch."+branch+".pushRemote", remote); err != nil {
+		return err
+	}
+	if _, err := a.git(ctx, "config", "--get", "push.autoSetupRemote"); err != nil {
+		if _, err := a.git(ctx, "config", "push.autoSetupRemote", "true"); err != nil {
 			return err
 		}
 	}

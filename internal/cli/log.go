@@ -3,7 +3,9 @@ package cli
 import (
 	"context"
 	"io"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -145,8 +147,10 @@ func (t *tamer) inside(out []byte, b byte) []byte {
 func (t *tamer) whole(out []byte) []byte {
 	out = append(t.carry, out...)
 	t.carry = nil
-	if n := len(out); n > 0 && out[n-1] == 0xc2 {
-		t.carry, out = []byte{0xc2}, out[:n-1]
+	for n := max(0, len(out)-utf8.UTFMax); n < len(out); n++ {
+		if utf8.RuneStart(out[n]) && !utf8.FullRune(out[n:]) {
+			t.carry, out = slices.Clone(out[n:]), out[:n]
+		}
 	}
 	return []byte(strings.Map(func(r rune) rune {
 		if r >= 0x80 && r < 0xa0 {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -46,8 +47,8 @@ type app struct {
 }
 
 func (a *app) getenv(name string) string {
-	for i := len(a.env) - 1; i >= 0; i-- {
-		if v, ok := strings.CutPrefix(a.env[i], name+"="); ok {
+	for _, kv := range slices.Backward(a.env) {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
 			return v
 		}
 	}
@@ -96,10 +97,10 @@ type ran struct{ err error }
 func (r *ran) Error() string { return r.err.Error() }
 func (r *ran) Unwrap() error { return r.err }
 
-// exitCode ends the program with a code and no further words.
-type exitCode int
+// exitError ends the program with a code and no further words.
+type exitError int
 
-func (exitCode) Error() string { return "" }
+func (exitError) Error() string { return "" }
 
 // usage is a usage error found while a command ran.
 func usage(what, next string) error {
@@ -130,7 +131,7 @@ func (a *app) exit(err error) int {
 	if err == nil {
 		return 0
 	}
-	if code, ok := errors.AsType[exitCode](err); ok {
+	if code, ok := errors.AsType[exitError](err); ok {
 		return int(code)
 	}
 	if _, ok := errors.AsType[*ran](err); !ok {

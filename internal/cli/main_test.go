@@ -61,12 +61,13 @@ func TestScripts(t *testing.T) {
 			"fake": func(ts *testscript.TestScript, _ bool, args []string) {
 				query := args[0]
 				if len(args) > 1 {
-					cmd := exec.Command("git", "-C", ts.MkAbs("."), "rev-parse", args[1])
-					out, err := cmd.Output()
+					out, err := exec.CommandContext(t.Context(), "git", "-C", ts.MkAbs("."), "rev-parse", args[1]).Output() //nolint:gosec // G204: a script's argument
 					ts.Check(err)
 					query += "=" + strings.TrimSpace(string(out))
 				}
-				resp, err := http.Post(ts.Getenv("URL")+"/fake?"+query, "text/plain", nil)
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, ts.Getenv("URL")+"/fake?"+query, nil)
+				ts.Check(err)
+				resp, err := http.DefaultClient.Do(req)
 				ts.Check(err)
 				ts.Check(resp.Body.Close())
 			},

@@ -40,7 +40,7 @@ func (a *app) lintCommand() *cobra.Command {
 			} else {
 				a.complain(problems.Error())
 			}
-			return exitCode(1)
+			return exitError(1)
 		}
 		if err != nil {
 			return err

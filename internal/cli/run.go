@@ -37,7 +37,7 @@ func (a *app) run(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		if problems, ok := errors.AsType[pipeline.Problems](err); ok {
 			a.complain(problems.Error())
-			return exitCode(1)
+			return exitError(1)
 		}
 		return err
 	}
@@ -59,7 +59,7 @@ func (a *app) run(ctx context.Context, args []string) (err error) {
 	words := count(len(jobs), "job") + ", " + took(a.clock.Now().Sub(begin))
 	if len(l.failed) > 0 {
 		a.printf("%s  %d of %s\n", a.paint(red, "failed"), len(l.failed), words)
-		return exitCode(1)
+		return exitError(1)
 	}
 	a.printf("%s  %s\n", a.paint(green, "ok"), words)
 	return nil

@@ -27,7 +27,7 @@ func (a *app) runnerCommands() []*cobra.Command {
 	// cmd/shunt answers this one before it looks at anything else.
 	shim := command(runner.ShimCommand, "Supervise one job for a runner", cobra.NoArgs, func(context.Context, []string) error {
 		if code := runner.Shim(); code != 0 {
-			return exitCode(code)
+			return exitError(code)
 		}
 		return nil
 	})

@@ -73,7 +73,7 @@ func (a *app) verify(ctx context.Context, c *api.Client, project string, number 
 		a.printf("%s  %s: %s\n", mark, clean(v.Claim), clean(v.Words))
 	}
 	if failed {
-		return exitCode(1)
+		return exitError(1)
 	}
 	return nil
 }

@@ -116,7 +116,7 @@ func (a *app) follow(ctx context.Context, c *api.Client, project string, number 
 		}
 		if b.Status.Final() || b.Status == delivery.BuildStopped || noWait && b.Status == delivery.BuildWaiting {
 			if code := b.Status.ExitCode(); code != 0 {
-				return exitCode(code)
+				return exitError(code)
 			}
 			return nil
 		}

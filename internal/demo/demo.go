@@ -22,7 +22,7 @@ import (
 type Options struct {
 	Auto  bool   // play the story and check it; else serve until ctx ends
 	Dir   string // absolute
-	Port  int    // of the server, if it is free
+	Port  int    // of the server, if it is free; 0: any, and for production too
 	Exe   string // this program
 	Env   []string
 	Out   io.Writer
@@ -127,7 +127,11 @@ func (d *demo) make(ctx, serving context.Context) error {
 	if err != nil {
 		return err
 	}
-	shopPort, err := freePort(ctx, productionPort)
+	wanted := productionPort
+	if d.Port == 0 {
+		wanted = 0 // several demos at once
+	}
+	shopPort, err := freePort(ctx, wanted)
 	if err != nil {
 		return err
 	}
@@ -198,26 +202,18 @@ func (d *demo) startServer(ctx, serving context.Context) error {
 	if err := d.repo.gits(ctx, []string{"config", "shunt.server", d.url}, []string{"config", "shunt.token", token}, []string{"config", "shunt.project", projectName}); err != nil {
 		return err
 	}
-	_, err = d.client.AddProject(ctx, api.AddProject{Name: projectName, URL: d.repo.Bare, Local: true, InstallHook: true})
-	if err == nil || delivery.IsKind(err, delivery.KindConflict) {
-		return err
-	}
-	// The answer may be lost, and the project be there.
 	return d.until(ctx, "the project is there", func() (bool, error) {
-		if _, err := d.client.Project(ctx, projectName); err == nil {
-			return true, nil
-		}
 		_, err := d.client.AddProject(ctx, api.AddProject{Name: projectName, URL: d.repo.Bare, Local: true, InstallHook: true})
-		if err != nil && !delivery.IsKind(err, delivery.KindUnavailable) && !delivery.IsKind(err, delivery.KindConflict) {
-			return false, err
+		if delivery.IsKind(err, delivery.KindConflict) {
+			return true, nil // it is there: an answer was lost
 		}
-		return err == nil, nil
+		return err == nil, err
 	})
 }
 
 // firstRelease takes the shop, with its bug, to production.
 func (d *demo) firstRelease(ctx context.Context) error {
-	b, err := d.push(ctx, integration)
+	b, _, err := d.push(ctx, integration)
 	if err != nil {
 		return err
 	}
@@ -249,7 +245,7 @@ func (d *demo) goAhead(ctx context.Context) error {
 		return err
 	}
 	d.ids.unfinished = strings.Fields(list)
-	b, err := d.push(ctx, integration)
+	b, _, err := d.push(ctx, integration)
 	if err != nil {
 		return err
 	}

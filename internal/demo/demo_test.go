@@ -21,7 +21,7 @@ var binDir string //nolint:gochecknoglobals // set by TestMain alone
 
 var program = sync.OnceValues(func() (string, error) { //nolint:gochecknoglobals // built once for all tests
 	exe := filepath.Join(binDir, "shunt")
-	cmd := exec.Command("go", "build", "-o", exe, "github.com/shuntcd/shunt/cmd/shunt") //nolint:noctx,gosec // G204: no test of its own; a fixed command
+	cmd := exec.Command("go", "build", "-o", exe, "github.com/shuntcd/shunt/cmd/shunt") //nolint:gosec // G204: a fixed command
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", errors.New(string(out))

@@ -88,7 +88,7 @@ func (d *demo) pushHotfix(ctx context.Context) (string, error) {
 	if err := d.repo.commit(ctx, fixMessage); err != nil {
 		return "", err
 	}
-	b, err := d.push(ctx, "HEAD")
+	b, answer, err := d.push(ctx, "HEAD")
 	if err != nil {
 		return "", err
 	}
@@ -96,7 +96,7 @@ func (d *demo) pushHotfix(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("build %d travels on the %s lane", b.Number, b.Lane)
 	}
 	d.ids.hotfix, d.ids.fixed = b.Number, b.Commit
-	return fmt.Sprintf("build %d on the hotfix lane  %s", b.Number, b.URL), nil
+	return answer, nil
 }
 
 func (d *demo) watchToGate(ctx context.Context) (string, error) {
@@ -173,7 +173,7 @@ func (d *demo) payDebt(ctx context.Context) (string, error) {
 		[]string{"merge", "--quiet", "--no-edit", "origin/" + production}); err != nil {
 		return "", err
 	}
-	b, err := d.push(ctx, integration)
+	b, _, err := d.push(ctx, integration)
 	if err != nil {
 		return "", err
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,6 +25,8 @@ type supervisor struct {
 	log  string // file
 	done chan struct{}
 	err  error // why it gave up; read after done
+
+	starts atomic.Int64 // how often the server was started
 }
 
 const (
@@ -61,6 +64,7 @@ func (s *supervisor) loop(ctx context.Context, output *os.File, clock delivery.C
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 		cmd.WaitDelay = serverEnd
 		begin := clock.Now()
+		s.starts.Add(1)
 		err := cmd.Run()
 		if ctx.Err() != nil {
 			return

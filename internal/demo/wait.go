@@ -41,18 +41,17 @@ func (d *demo) until(ctx context.Context, what string, ok func() (bool, error)) 
 }
 
 // push pushes the current branch and returns the build that the server made of
-// it. What git prints is the server's answer; when there was none (the server
+// it, and the server's answer as git prints it. When there was none (the server
 // was away), the server is asked to look.
-func (d *demo) push(ctx context.Context, branch string) (api.Build, error) {
+func (d *demo) push(ctx context.Context, branch string) (build api.Build, answer string, err error) {
 	commit, err := d.repo.Git(ctx, "rev-parse", "HEAD")
 	if err != nil {
-		return api.Build{}, err
+		return build, "", err
 	}
 	said, err := d.repo.Git(ctx, "push", "origin", branch)
 	if err != nil {
-		return api.Build{}, err
+		return build, "", err
 	}
-	var build api.Build
 	err = d.until(ctx, "there is a build of "+delivery.ShortHash(commit), func() (bool, error) {
 		list, err := d.client.Builds(ctx, projectName, api.BuildFilter{Commit: commit, Limit: 1})
 		if err != nil || len(list) > 0 {
@@ -70,9 +69,17 @@ func (d *demo) push(ctx context.Context, branch string) (api.Build, error) {
 		return false, err
 	})
 	if err != nil {
-		return build, fmt.Errorf("%w\ngit push said:\n%s", err, said)
+		return build, "", fmt.Errorf("%w\ngit push said:\n%s", err, said)
 	}
-	return build, nil
+	for line := range strings.Lines(said) {
+		if _, after, ok := strings.Cut(line, "shunt: "); ok {
+			answer = strings.TrimSpace(after)
+		}
+	}
+	if want := "build " + itoa(build.Number) + " "; !strings.HasPrefix(answer, want) && d.server.starts.Load() == 1 {
+		return build, "", fmt.Errorf("git push did not print the server's answer, but:\n%s", said)
+	}
+	return build, answer, nil
 }
 
 // reach waits until a build has a status.

@@ -30,18 +30,22 @@ func JobAgain(attempt, retry int, state delivery.AttemptState, lostBefore int) b
 // each in the order given. A node starts when all that it needs is satisfied, and
 // is unreached when something that it needs ended otherwise; a need that does not
 // exist is never satisfied. A down node starts when all that it needs is final,
-// however it ended: what was built up has to come down. Nodes that are unreached
+// however it ended: what was built up has to come down. And a down that failed
+// holds up nobody: it is tried again until the environment is gone, and production
+// does not wait for that. Nodes that are unreached
 // because of one that this call names are named too.
 func NextNodes(nodes []delivery.Node) (start []string, unreached []string) {
 	states := make(map[string]delivery.NodeState, len(nodes))
+	downs := map[string]bool{}
 	for _, n := range nodes {
 		states[n.Name] = n.State
+		downs[n.Name] = n.Kind == delivery.NodeDown
 	}
 	blocked := func(name string) bool {
 		state, exists := states[name]
-		return !exists || state.Final() && !state.Satisfied()
+		return !exists || state.Final() && !state.Satisfied() && !downs[name]
 	}
-	satisfied := func(name string) bool { return states[name].Satisfied() }
+	satisfied := func(name string) bool { return states[name].Satisfied() || downs[name] && states[name].Final() }
 	final := func(name string) bool {
 		state, exists := states[name]
 		return !exists || state.Final()

@@ -132,6 +132,7 @@ func (r *relay) start(t *testing.T, implicitTLS bool) notify.SMTP {
 	go func() { done <- server.Serve(listener) }()
 	t.Cleanup(func() {
 		_ = server.Close()
+		_ = listener.Close() // the server does not, when it was closed before it served
 		<-done
 	})
 	return sender
@@ -208,7 +209,7 @@ func TestSMTPRefusals(t *testing.T) {
 		"one gone":   {rcpt: map[string]*smtp.SMTPError{ben: refusal(550, "no such user")}, permanent: true, arrived: []string{ana}, undelivered: []string{ben}, words: "no such user"},
 		"one later":  {rcpt: map[string]*smtp.SMTPError{ben: refusal(452, "full")}, arrived: []string{ana}, undelivered: []string{ben}, words: "452"},
 		"both kinds": {rcpt: map[string]*smtp.SMTPError{ana: refusal(450, "try later"), ben: refusal(550, "no such user")}, undelivered: []string{ana}, words: ben},
-		"spam":       {data: refusal(554, "looks like\nspam"), permanent: true, words: "554 looks like spam"},
+		"spam":       {data: refusal(554, "looks like\nspam"), permanent: true, words: "answered 554 looks like 5.0.0 spam"},
 		"disk full":  {data: refusal(452, "no space"), words: "452"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -328,7 +329,7 @@ func TestSMTPStartTLSIsMandatory(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() { _ = plain.Serve(l) }()
-	t.Cleanup(func() { _ = plain.Close() })
+	t.Cleanup(func() { _ = errors.Join(plain.Close(), l.Close()) })
 	s.Port = l.Addr().(*net.TCPAddr).Port
 	if err := s.Send(t.Context(), render(t, notify.Waiting, hotfix())); err == nil || len(r.received()) != 0 {
 		t.Errorf("got %v, %d mails", err, len(r.received()))

@@ -286,7 +286,7 @@ func (d Data) deployFailed() body {
 		p += " Reason: " + sentence(d.Reason)
 	}
 	running := "What " + d.Environment + " runs now is unknown."
-	if d.Running != "" {
+	if d.Running != "" && d.Running != "unknown" {
 		running = capital(d.Environment) + " runs now: " + sentence(d.Running)
 	}
 	b.Lead = []string{p, running}

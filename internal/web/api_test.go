@@ -127,7 +127,7 @@ func TestClientAndServerAgree(t *testing.T) {
 
 func readAll(t *testing.T, r io.ReadCloser) string {
 	t.Helper()
-	defer r.Close() //nolint:errcheck // only read
+	defer r.Close()
 	b, err := io.ReadAll(r)
 	if err != nil {
 		t.Fatal(err)

@@ -79,13 +79,13 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func do(t *testing.T, ctx context.Context, a chromedp.Action[chromedp.Void]) { //nolint:revive // t first, as everywhere in tests
+func do(t *testing.T, ctx context.Context, a chromedp.Action[chromedp.Void]) {
 	t.Helper()
 	must(t, chromedp.Do(ctx, a))
 }
 
 // eventually waits until an expression is true in the page.
-func eventually(t *testing.T, ctx context.Context, expression string) { //nolint:revive // t first, as everywhere in tests
+func eventually(t *testing.T, ctx context.Context, expression string) {
 	t.Helper()
 	for {
 		ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
@@ -157,6 +157,8 @@ func TestPageStaysTrue(t *testing.T) {
 	do(t, ctx, chromedp.Click(chromedp.CSS(".reject summary")))
 	do(t, ctx, chromedp.SendKeys(chromedp.CSS(".reject textarea"), "it breaks\nthe till"))
 
+	do(t, ctx, chromedp.Click(chromedp.CSS(".more summary")))
+
 	// What somebody is typing survives a refresh, and Enter has sent nothing.
 	f.mu.Lock()
 	f.gate.Build.Subject = "A new subject"
@@ -164,6 +166,7 @@ func TestPageStaysTrue(t *testing.T) {
 	f.emit("build")
 	eventually(t, ctx, `document.body.innerText.includes("A new subject")`)
 	eventually(t, ctx, `document.querySelector(".reject[open] textarea").value === "it breaks\nthe till"`)
+	eventually(t, ctx, `document.querySelector(".more[open] .diff")`)
 	if f.count() != 0 {
 		t.Fatalf("Enter decided: %v", f.calls)
 	}

@@ -20,8 +20,12 @@ type problem struct {
 	Next   string        `json:"next,omitempty"`
 }
 
-func (p *problem) Error() string             { return p.Title }
-func (p *problem) GetStatus() int            { return p.Status }
+func (p *problem) Error() string { return p.Title }
+
+// GetStatus makes it an error that huma answers as it is.
+func (p *problem) GetStatus() int { return p.Status }
+
+// ContentType is asked by huma.
 func (p *problem) ContentType(string) string { return "application/problem+json" }
 
 // explain turns an error into what its reader may know, and logs it. The page

@@ -46,6 +46,10 @@ func (s *server) formRoutes() {
 		_, err := b.ClearIncident(r.Context(), who, p, why)
 		return err
 	}))
+	in("rollback", because(func(r *http.Request, who Actor, p, why string) error {
+		_, err := b.Rollback(r.Context(), who, p, api.Rollback{Reason: why})
+		return err
+	}))
 	in("{number}/rollback", because(func(r *http.Request, who Actor, p, why string) error {
 		n, err := numberOf(r)
 		if err != nil {

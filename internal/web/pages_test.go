@@ -17,7 +17,7 @@ func TestSignIn(t *testing.T) {
 	t.Parallel()
 	ts := serve(t, newFake())
 	page := ask(t, ts, http.MethodGet, "/login?once="+goodOnce+"&next=/a/7KQ2MXPA", "", "")
-	if page.status != http.StatusOK || !strings.Contains(page.body, goodOnce) || page.header.Get("Referrer-Policy") != "no-referrer" {
+	if page.status != http.StatusOK || !strings.Contains(page.body, goodOnce) || page.header.Get("Referrer-Policy") != "same-origin" {
 		t.Errorf("page: %d %v", page.status, page.header)
 	}
 	if got := ask(t, ts, http.MethodGet, "/login", "", ""); !strings.Contains(got.body, "shunt login-link") {
@@ -163,6 +163,7 @@ func TestForms(t *testing.T) {
 		{"/petstore/hold", "reason=freeze", "Hold {ana 127.0.0.1, page} petstore freeze", "/petstore"},
 		{"/petstore/release-hold", "reason=go", "ReleaseHold {ana 127.0.0.1, page} petstore go", "/petstore"},
 		{"/petstore/clear-incident", "reason=seen", "ClearIncident {ana 127.0.0.1, page} petstore seen", "/petstore"},
+		{"/petstore/rollback", "reason=bad", "Rollback {ana 127.0.0.1, page} petstore {0 bad}", "/petstore"},
 		{"/petstore/41/rollback", "reason=bad", "Rollback {ana 127.0.0.1, page} petstore {41 bad}", "/petstore/41"},
 		{"/petstore/43/cancel", "reason=stop", "Cancel {ana 127.0.0.1, page} petstore 43 stop", "/petstore/43"},
 		{"/petstore/43/rerun", "a=b", "Rerun {ana 127.0.0.1, page} petstore 43", "/petstore/43"},

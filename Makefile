@@ -1,0 +1,45 @@
+# The README's two commands are `go run ./cmd/shunt demo` and `make test`.
+export CGO_ENABLED = 0
+VERSION ?= $(shell git describe --tags --always 2>/dev/null || echo devel)
+LDFLAGS = -s -w -X github.com/shuntcd/shunt/internal/cli.version=$(VERSION)
+TOOL = go tool -modfile=tools/go.mod
+
+.PHONY: build demo test check unit race lint generate fuzz bench docs needs clean
+
+build: ## one static binary: bin/shunt
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/shunt ./cmd/shunt
+
+demo: ## the whole hotfix story on this machine
+	go run ./cmd/shunt demo
+
+test: needs check unit ## all that CI runs
+
+needs: ## what the tests need from Debian: Chromium and git-flow
+	@./ci/needs.sh
+
+check: ## vet, lint, generated files, size of the binary
+	go vet ./...
+	@./ci/check.sh
+
+unit:
+	go test -timeout 20m ./...
+
+race: ## the packages with goroutines, under the race detector
+	CGO_ENABLED=1 go test -race -timeout 30m ./internal/store ./internal/engine ./internal/runner ./internal/server ./internal/web
+
+lint:
+	$(TOOL) golangci-lint run ./...
+
+generate: ## templ pages, schema and reference
+	$(TOOL) templ generate -path internal/web
+	go run ./cmd/shunt schema > docs/shunt.schema.json
+	go run ./cmd/shunt schema --reference > docs/pipeline.md
+
+fuzz: ## each fuzz target for FUZZTIME
+	@./ci/fuzz.sh $(or $(FUZZTIME),20s)
+
+bench: ## overhead beside the floor of this machine
+	go run ./internal/bench
+
+clean:
+	rm -rf bin shunt-demo
