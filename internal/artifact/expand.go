@@ -66,7 +66,7 @@ func isNameByte(c byte, at int) bool {
 // stream colons, shell and URL wildcards, control and direction-changing
 // characters, a leading dash (an option) or dot (hidden, "..").
 func checkName(what, name string) error {
-	why := ""
+	var why string
 	switch {
 	case name == "":
 		why = "it is empty"

@@ -125,6 +125,7 @@ func (p *filesPublisher) what(item Item) string {
 	return "cannot publish " + clean(item.File, 100) + " to the built-in store"
 }
 
+// Preflight tries whether the directory can be written.
 func (p *filesPublisher) Preflight(_ context.Context) error {
 	err := os.MkdirAll(p.files.Dir, 0o750)
 	if err == nil {
@@ -142,6 +143,7 @@ func (p *filesPublisher) Preflight(_ context.Context) error {
 	return nil
 }
 
+// Publish stores the bytes, then the record.
 func (p *filesPublisher) Publish(ctx context.Context, item Item) (Receipt, error) {
 	receipt, found, err := p.Probe(ctx, item)
 	if err != nil || found {
@@ -157,7 +159,7 @@ func (p *filesPublisher) Publish(ctx context.Context, item Item) (Receipt, error
 	}
 	err = writeOnce(p.files.Dir, file, Published{Name: item.Name, File: item.File, SHA256: item.SHA256, Size: item.Size})
 	if errors.Is(err, fs.ErrExist) { // somebody was faster: with the same bytes?
-		receipt, found, err = p.Probe(ctx, item)
+		_, found, err = p.Probe(ctx, item)
 		if err == nil && !found {
 			err = fs.ErrNotExist
 		}
@@ -185,6 +187,7 @@ func (p *filesPublisher) store(ctx context.Context, item Item) error {
 	return err
 }
 
+// Probe reads the record.
 func (p *filesPublisher) Probe(ctx context.Context, item Item) (Receipt, bool, error) {
 	if err := checkItem(p.what(item), item); err != nil {
 		return Receipt{}, false, err

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -61,7 +62,7 @@ func (r remote) do(req *http.Request) (*http.Response, error) {
 		req.SetBasicAuth(r.user, r.password)
 	}
 	req.Header.Set("User-Agent", "shunt")
-	return r.client.Do(req)
+	return r.client.Do(req) //nolint:gosec // the address is the target's, and the caller's dialer has the egress rules
 }
 
 // get asks a question and returns status and body, of which at most maxAnswer
@@ -110,9 +111,7 @@ func (r remote) upload(ctx context.Context, what string, item Item, method, url 
 		req.Body = http.NoBody
 		_ = body.Close()
 	}
-	for k, v := range header {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, header)
 	resp, err := r.do(req)
 	if err != nil {
 		return 0, r.uploadError(what, err, content, body)
@@ -218,11 +217,10 @@ func (r remote) redactError(err error) error {
 }
 
 // compare reads what url holds. Equal bytes give found; other bytes are the
-// refusal; 404 is not found; anything else means that nobody can tell, and
-// status says what the server answered (0: nothing).
-func (r remote) compare(ctx context.Context, what string, item Item, url string) (status int, found bool, err error) {
-	unknown := func(why string, err error) (int, bool, error) {
-		return status, false, &PublishError{Outcome: OutcomeUnknown, What: what, Why: why, Err: err}
+// refusal; 404 is not found; anything else means that nobody can tell.
+func (r remote) compare(ctx context.Context, what string, item Item, url string) (found bool, err error) {
+	unknown := func(why string, err error) (bool, error) {
+		return false, &PublishError{Outcome: OutcomeUnknown, What: what, Why: why, Err: err}
 	}
 	ctx, cancel := context.WithTimeout(ctx, transferTimeout(item.Size))
 	defer cancel()
@@ -236,17 +234,16 @@ func (r remote) compare(ctx context.Context, what string, item Item, url string)
 		return unknown(r.host+" cannot be reached to look it up", r.redactError(err))
 	}
 	defer resp.Body.Close() //nolint:errcheck // only read from
-	status = resp.StatusCode
 	switch {
-	case status == http.StatusNotFound, status == http.StatusGone:
-		return status, false, nil
-	case status != http.StatusOK:
-		answer, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-		e := r.explain(what, status, answer)
+	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusGone:
+		return false, nil
+	case resp.StatusCode != http.StatusOK:
+		answer, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // a status without its words is an answer still
+		e := r.explain(what, resp.StatusCode, answer)
 		e.Outcome, e.Why = OutcomeUnknown, "it cannot be looked up: "+e.Why
-		return status, false, e
+		return false, e
 	case resp.ContentLength >= 0 && resp.ContentLength != item.Size:
-		return status, false, otherBytes(what, url)
+		return false, otherBytes(what, url)
 	}
 	h := sha256.New()
 	n, err := io.Copy(h, io.LimitReader(resp.Body, item.Size+1))
@@ -254,9 +251,9 @@ func (r remote) compare(ctx context.Context, what string, item Item, url string)
 	case err != nil, n < item.Size:
 		return unknown("reading it back from "+r.host+" broke off", err)
 	case n > item.Size || hex.EncodeToString(h.Sum(nil)) != item.SHA256:
-		return status, false, otherBytes(what, url)
+		return false, otherBytes(what, url)
 	}
-	return status, true, nil
+	return true, nil
 }
 
 // exactReader hands out exactly the promised bytes. The last of them is held
@@ -316,4 +313,5 @@ func (s *sentReader) Read(p []byte) (int, error) {
 	return s.r.Read(p)
 }
 
+// Close closes the file.
 func (s *sentReader) Close() error { return s.c.Close() }

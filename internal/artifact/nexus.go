@@ -197,7 +197,7 @@ func (p *nexusPublisher) Probe(ctx context.Context, item Item) (Receipt, bool, e
 	if p.indexed(ctx, item) {
 		return receipt, true, nil
 	}
-	_, found, err := p.compare(ctx, what, item, p.address(item))
+	found, err := p.compare(ctx, what, item, p.address(item))
 	if err != nil || !found {
 		return Receipt{}, false, err
 	}

@@ -70,7 +70,8 @@ func double(t *testing.T, o nexus.Options) (*nexus.Server, artifact.Target) {
 
 func ci() nexus.Options {
 	return nexus.Options{Users: []nexus.User{
-		{Name: "ci", Password: secret, Write: true}, {Name: "uploader", Password: secret, Write: true, NoBrowse: true, NoRead: true},
+		{Name: "ci", Password: secret, Write: true},
+		{Name: "uploader", Password: secret, Write: true, NoBrowse: true, NoRead: true},
 		{Name: "reader", Password: secret},
 	}}
 }
@@ -82,14 +83,20 @@ const assetPath = "org/example/petstore/1.0.43/petstore-1.0.43.tar.gz"
 func TestNexusContract(t *testing.T) {
 	t.Parallel()
 	targets := map[string]func(t *testing.T) artifact.Target{
-		"double": func(t *testing.T) artifact.Target { _, target := double(t, ci()); return target },
+		"double": func(t *testing.T) artifact.Target {
+			t.Helper()
+			_, target := double(t, ci())
+			return target
+		},
 		"double, index lags": func(t *testing.T) artifact.Target {
+			t.Helper()
 			o := ci()
 			o.SearchLags = true
 			_, target := double(t, o)
 			return target
 		},
 		"double, raw": func(t *testing.T) artifact.Target {
+			t.Helper()
 			_, target := double(t, ci())
 			target.Repository, target.Format, target.Coordinates, target.Directory = "raw", "raw", "", "petstore/43"
 			return target

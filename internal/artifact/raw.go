@@ -86,11 +86,12 @@ func (p *rawPublisher) Publish(ctx context.Context, item Item) (Receipt, error) 
 	return Receipt{URL: p.address(item), SHA256: item.SHA256}, nil
 }
 
+// Probe reads the item back.
 func (p *rawPublisher) Probe(ctx context.Context, item Item) (Receipt, bool, error) {
 	if err := checkItem(p.what(item), item); err != nil {
 		return Receipt{}, false, err
 	}
-	_, found, err := p.compare(ctx, p.what(item), item, p.address(item))
+	found, err := p.compare(ctx, p.what(item), item, p.address(item))
 	if err != nil || !found {
 		return Receipt{}, false, err
 	}

@@ -36,7 +36,11 @@ func TestTamer(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if got := out.String(); got != tt.want && !(len(tt.in) > longestColor && strings.HasPrefix(got, mark)) {
+			got := out.String()
+			if len(tt.in) > longestColor && strings.HasPrefix(got, mark) {
+				continue // a sequence without end is given up, and what follows is text
+			}
+			if got != tt.want {
 				t.Errorf("%q cut at %d gives %q, want %q", tt.in, cut, got, tt.want)
 			}
 		}

@@ -37,7 +37,7 @@ func (a *app) configure(ctx context.Context) (config, error) {
 		dir = filepath.Join(a.getenv("HOME"), ".config")
 	}
 	file := filepath.Join(dir, "shunt", "config.json")
-	b, err := os.ReadFile(file) //nolint:gosec // G304: the user's own file
+	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return c, nil
 	}
@@ -85,7 +85,7 @@ func (a *app) client(ctx context.Context) (*api.Client, config, error) {
 	if c.Token == "" {
 		return nil, c, usage("no token is configured for "+c.Server, "Make one on the server:  shunt token create NAME --data DIR\nand keep it here:        git config shunt.token TOKEN   (or SHUNT_TOKEN)")
 	}
-	return api.NewClient(c.Server, c.Token, patientClient(a.patience)), c, nil
+	return api.NewClient(c.Server, c.Token, patientClient(a.patience, a.note)), c, nil
 }
 
 // project returns the client and the project: the argument if there is one, the

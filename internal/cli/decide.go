@@ -21,7 +21,6 @@ func (a *app) promoteCommand() *cobra.Command {
 	var in api.Decide
 	var noWait bool
 	cmd := command("promote [project] build", "Put a waiting build into production, and follow it", cobra.RangeArgs(1, 2), func(ctx context.Context, args []string) error {
-		a.patience = max(a.patience, 0)
 		c, project, number, err := a.target(ctx, args)
 		if err != nil {
 			return err
@@ -32,10 +31,6 @@ func (a *app) promoteCommand() *cobra.Command {
 		}
 		if noWait {
 			return nil
-		}
-		a.patience = max(a.patience, followPatience)
-		if c, _, err = a.client(ctx); err != nil {
-			return err
 		}
 		return a.follow(ctx, c, project, number, false)
 	})

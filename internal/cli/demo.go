@@ -23,7 +23,7 @@ func (a *app) demoCommands() []*cobra.Command {
 	var o demo.Options
 	cmd := command("demo", "Play the whole hotfix story on this machine", cobra.NoArgs, func(ctx context.Context, _ []string) error {
 		o.Auto = o.Auto || !a.terminal()
-		o.Out, o.Env, o.Clock, o.HTTP, o.Paint = a.out, a.env, a.clock, patientClient(max(a.patience, demoPatience)), a.paint
+		o.Out, o.Env, o.Clock, o.HTTP, o.Paint = a.out, a.env, a.clock, patientClient(max(a.patience, demoPatience), nil), a.paint
 		dir, err := filepath.Abs(o.Dir)
 		if err != nil {
 			return err

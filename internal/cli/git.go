@@ -12,7 +12,7 @@ import (
 
 // git runs git in the current directory and returns its output without the last newline.
 func (a *app) git(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "git", args...) //nolint:gosec // G204: no shell; names from outside stand behind --end-of-options
+	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Env = append(slices.Clip(a.env), "LC_ALL=C", "GIT_TERMINAL_PROMPT=0")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -61,7 +61,7 @@ func TestScripts(t *testing.T) {
 			"fake": func(ts *testscript.TestScript, _ bool, args []string) {
 				query := args[0]
 				if len(args) > 1 {
-					out, err := exec.CommandContext(t.Context(), "git", "-C", ts.MkAbs("."), "rev-parse", args[1]).Output() //nolint:gosec // G204: a script's argument
+					out, err := exec.CommandContext(t.Context(), "git", "-C", ts.MkAbs("."), "rev-parse", args[1]).Output()
 					ts.Check(err)
 					query += "=" + strings.TrimSpace(string(out))
 				}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,11 +18,16 @@ const askAgain = 200 * time.Millisecond
 // go on for as long as they like.
 const answerTime = 2 * time.Minute
 
+// awayTime is how long a server that has answered once may be away.
+const awayTime = 2 * time.Minute
+
 // patientClient is an HTTP client that goes on asking a server that is being
-// restarted.
-func patientClient(patience time.Duration) *http.Client {
+// restarted: for patience when it never answered, else for awayTime at least.
+// note (may be nil) is called when it has to.
+func patientClient(patience time.Duration, note func(format string, args ...any)) *http.Client {
 	return &http.Client{Transport: &patient{
 		patience: patience,
+		note:     note,
 		next: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
 			DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
@@ -38,16 +44,29 @@ func patientClient(patience time.Duration) *http.Client {
 // of it.
 type patient struct {
 	patience time.Duration
+	note     func(format string, args ...any)
 	next     http.RoundTripper
+	answered atomic.Bool
 }
 
+// RoundTrip implements http.RoundTripper.
 func (p *patient) RoundTrip(req *http.Request) (*http.Response, error) {
-	over := time.NewTimer(p.patience)
+	wait := p.patience
+	if p.answered.Load() {
+		wait = max(wait, awayTime)
+	}
+	over := time.NewTimer(wait)
 	defer over.Stop()
-	for {
+	for first := true; ; first = false {
 		resp, err := p.once(req)
-		if p.patience == 0 || !again(req, resp, err) {
+		if err == nil {
+			p.answered.Store(true)
+		}
+		if wait == 0 || !again(req, resp, err) {
 			return resp, err
+		}
+		if first && p.note != nil {
+			p.note("the server does not answer; asking again for %s", wait)
 		}
 		select {
 		case <-over.C:
@@ -74,7 +93,7 @@ func (p *patient) RoundTrip(req *http.Request) (*http.Response, error) {
 // as lost and not as taken.
 func (p *patient) once(req *http.Request) (*http.Response, error) {
 	resp, err := p.next.RoundTrip(req)
-	if err != nil || p.patience == 0 || req.Method != http.MethodGet || !strings.Contains(resp.Header.Get("Content-Type"), "json") {
+	if err != nil || req.Method != http.MethodGet || !strings.Contains(resp.Header.Get("Content-Type"), "json") {
 		return resp, err
 	}
 	b, err := io.ReadAll(resp.Body)

@@ -15,8 +15,6 @@ import (
 const (
 	// lookEvery is how often a followed build is looked at.
 	lookEvery = 250 * time.Millisecond
-	// followPatience is how long a followed build's server may be away.
-	followPatience = 2 * time.Minute
 	// appearTime is how long a pushed commit may take to become a build.
 	appearTime = 20 * time.Second
 )
@@ -26,7 +24,6 @@ func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 func (a *app) watchCommand() *cobra.Command {
 	var noWait bool
 	cmd := command("watch [project] [build]", "Follow a build, by default the one of the current commit", cobra.MaximumNArgs(2), func(ctx context.Context, args []string) error {
-		a.patience = max(a.patience, followPatience)
 		if len(args) > 0 {
 			if _, err := buildNumber(args[len(args)-1]); err == nil || len(args) == 2 {
 				c, project, number, err := a.target(ctx, args)

@@ -303,7 +303,7 @@ func (d *demo) shunt(ctx context.Context, args ...string) (string, error) {
 
 // shuntCode is shunt for commands that say something with their exit code.
 func (d *demo) shuntCode(ctx context.Context, args ...string) (string, int, error) {
-	cmd := exec.CommandContext(ctx, d.exe, append([]string{"--patience", patience.String()}, args...)...) //nolint:gosec // G204: our own program
+	cmd := exec.CommandContext(ctx, d.exe, append([]string{"--patience", patience.String()}, args...)...)
 	cmd.Dir = d.repo.Clone
 	cmd.Env = d.env()
 	var out, complaints bytes.Buffer

@@ -17,11 +17,11 @@ import (
 )
 
 // binDir holds the real program, which the first test that needs it builds.
-var binDir string //nolint:gochecknoglobals // set by TestMain alone
+var binDir string
 
-var program = sync.OnceValues(func() (string, error) { //nolint:gochecknoglobals // built once for all tests
+var program = sync.OnceValues(func() (string, error) {
 	exe := filepath.Join(binDir, "shunt")
-	cmd := exec.Command("go", "build", "-o", exe, "github.com/shuntcd/shunt/cmd/shunt") //nolint:gosec // G204: a fixed command
+	cmd := exec.Command("go", "build", "-o", exe, "github.com/shuntcd/shunt/cmd/shunt")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", errors.New(string(out))
@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 }
 
 // play runs `shunt demo` and returns what it printed and its exit code.
-func play(t *testing.T, ctx context.Context, args ...string) (string, int) { //nolint:revive // the test comes first, as everywhere
+func play(t *testing.T, ctx context.Context, args ...string) (string, int) {
 	t.Helper()
 	exe, err := program()
 	if err != nil {
@@ -149,8 +149,8 @@ func TestAutoWithKills(t *testing.T) {
 		t.Skip("plays the whole story")
 	}
 	dir := filepath.Join(t.TempDir(), "demo")
-	seed := uint64(time.Now().UnixNano())       //nolint:forbidigo // another moment each time; it is printed
-	random := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // G404: not a secret
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, seed))
 	ctx, cancel := context.WithCancel(t.Context())
 	var killer sync.WaitGroup
 	killed := 0

@@ -96,7 +96,7 @@ func (f *folder) copyExe(exe string) (to string, err error) {
 	if err := os.MkdirAll(f.in("bin"), 0o750); err != nil {
 		return "", err
 	}
-	from, err := os.Open(exe) //nolint:gosec // G304: this program
+	from, err := os.Open(exe)
 	if err != nil {
 		return "", err
 	}

@@ -57,7 +57,7 @@ func supervise(ctx context.Context, s *supervisor, clock delivery.Clock) error {
 func (s *supervisor) loop(ctx context.Context, output *os.File, clock delivery.Clock) {
 	quick := 0
 	for ctx.Err() == nil {
-		cmd := exec.CommandContext(ctx, s.exe, s.args...) //nolint:gosec // G204: our own program
+		cmd := exec.CommandContext(ctx, s.exe, s.args...)
 		cmd.Env = s.env
 		cmd.Stdout, cmd.Stderr = output, output
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
@@ -82,7 +82,7 @@ func (s *supervisor) loop(ctx context.Context, output *os.File, clock delivery.C
 // lastLines is the end of a log.
 func lastLines(file string) string {
 	const keep = 2000
-	b, err := os.ReadFile(file) //nolint:gosec // G304: the demo's own log
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return err.Error()
 	}

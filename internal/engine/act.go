@@ -47,9 +47,19 @@ func (e *Engine) Cancel(ctx context.Context, project string, number int64, by, r
 		if err != nil {
 			return err
 		}
+		if n, ok := stopped(nodes); ok {
+			return cannot(delivery.KindConflict, "cancel", b, "its "+string(n.Kind)+" is "+string(n.State)+" and a person has to choose", fmt.Sprintf("shunt resolve %s %d give-up -m \"why\"", project, number))
+		}
 		for _, n := range nodes {
-			busy := n.State == delivery.NodeRunning || n.State == delivery.NodeUnknown || n.State == delivery.NodeFailed
-			if busy && (n.Kind == delivery.NodeDeploy || n.Kind == delivery.NodeRelease || n.Kind == delivery.NodeRollback) {
+			started := n.State == delivery.NodeRunning && n.Kind == delivery.NodeRelease
+			if n.State == delivery.NodeRunning && (n.Kind == delivery.NodeDeploy || n.Kind == delivery.NodeRollback) {
+				d, err := deploymentOf(ctx, tx, b, n)
+				if err != nil {
+					return err
+				}
+				started = d != nil
+			}
+			if started {
 				return cannot(delivery.KindConflict, "cancel", b, "its deployment has started and is not cut in half", fmt.Sprintf("Wait for it:  shunt watch %s %d", project, number))
 			}
 		}
@@ -70,14 +80,6 @@ func (e *Engine) Cancel(ctx context.Context, project string, number int64, by, r
 		for _, g := range gates {
 			if g.State == delivery.GateOpen {
 				if err := tx.Decide(ctx, g, delivery.GateCancelled, by, "", reason, 0); err != nil {
-					return err
-				}
-			}
-		}
-		for _, n := range nodes {
-			if n.State == delivery.NodeWaiting && n.Kind != delivery.NodeGate {
-				n.State, n.Reason, n.FinishedAt = delivery.NodeCancelled, "cancelled by "+by, tx.Now()
-				if err := tx.SetNode(ctx, n); err != nil {
 					return err
 				}
 			}
@@ -217,11 +219,7 @@ func (e *Engine) Resolve(ctx context.Context, project string, number int64, acti
 					return err
 				}
 			}
-			n.State, n.Reason, n.FinishedAt = delivery.NodeCancelled, "given up by "+words, tx.Now()
-			if err := tx.SetNode(ctx, n); err != nil {
-				return err
-			}
-			return tx.SetStatus(ctx, b, endOf(nodes, n), "given up by "+words)
+			return e.giveUp(ctx, tx, b, nodes, n, "given up by "+words)
 		case "confirm-live", "confirm-not-live":
 			if !unknown {
 				return cannot(delivery.KindConflict, action, b, "how its deployment ended is known: "+n.Reason, "")
@@ -254,21 +252,40 @@ func (e *Engine) Resolve(ctx context.Context, project string, number int64, acti
 	})
 }
 
-// endOf is the status of a build whose stopped node was given up: a build that
-// reached production before keeps that, whatever a rollback to it did.
-func endOf(nodes []delivery.Node, given delivery.Node) delivery.BuildStatus {
-	for _, n := range nodes {
-		if n.Kind == delivery.NodeRelease && n.Name != given.Name && n.State == delivery.NodeSucceeded {
-			return delivery.BuildSucceeded
+// giveUp closes what a stopped build asks about. What is left to do, such as
+// destroying an environment, is done by a drive; otherwise the build ends here.
+func (e *Engine) giveUp(ctx context.Context, tx *store.Tx, b delivery.Build, nodes []delivery.Node, n delivery.Node, words string) error {
+	n.State, n.Reason, n.FinishedAt = delivery.NodeCancelled, words, tx.Now()
+	if err := tx.SetNode(ctx, n); err != nil {
+		return err
+	}
+	for i := range nodes {
+		if nodes[i].Name == n.Name {
+			nodes[i] = n
 		}
 	}
-	return delivery.BuildFailed
+	status, _ := flow.Outcome(nodes)
+	if !status.Final() {
+		return e.goOn(ctx, tx, b.ID)
+	}
+	tx.Event(b.Project, b.Number, "build")
+	return tx.SetStatus(ctx, b, givenUp(status), words)
+}
+
+// givenUp is the status of a build some node of which was cancelled, though
+// nobody cancelled the build: a person gave that node up. A build that reached
+// production before keeps that.
+func givenUp(s delivery.BuildStatus) delivery.BuildStatus {
+	if s == delivery.BuildCancelled {
+		return delivery.BuildFailed
+	}
+	return s
 }
 
 func deploymentOf(ctx context.Context, tx *store.Tx, b delivery.Build, n delivery.Node) (*delivery.Deployment, error) {
 	d, err := tx.Deployment(ctx, attemptID(b, n.Name, n.Attempt))
 	if delivery.IsKind(err, delivery.KindNotFound) {
-		return nil, nil //nolint:nilnil // a release has none
+		return nil, nil //nolint:nilnil // a release has none, nor a deployment that has not started
 	}
 	return &d, err
 }
@@ -289,11 +306,9 @@ func (e *Engine) Rollback(ctx context.Context, project string, to int64, by, rea
 		return b, err
 	}
 	var history []delivery.Deployment
-	production := ""
-	for _, d := range all {
-		if production == "" && d.Commit == p.RunningCommit && d.State == delivery.DeploymentSucceeded {
-			production = d.Environment
-		}
+	production, err := e.productionOf(ctx, p)
+	if err != nil {
+		return b, err
 	}
 	for _, d := range all {
 		if d.Environment == production {
@@ -313,6 +328,9 @@ func (e *Engine) Rollback(ctx context.Context, project string, to int64, by, rea
 		return b, err
 	}
 	pl, err := e.pipelineOf(ctx, e.Store, b)
+	if err == nil && pl.Environment(production) == nil {
+		return b, cannot(delivery.KindRefused, "roll back to", b, "it ran before Shunt came and has no pipeline file, so nobody knows how to deploy it", "")
+	}
 	facts.ArtifactsPresent = err == nil && (len(artifacts) > 0 || !slices.ContainsFunc(pl.Jobs, func(j pipeline.Job) bool { return len(j.Artifacts) > 0 }))
 	for _, a := range artifacts {
 		facts.ArtifactsPresent = facts.ArtifactsPresent && e.Blobs.Verify(ctx, a.SHA256) == nil
@@ -324,6 +342,22 @@ func (e *Engine) Rollback(ctx context.Context, project string, to int64, by, rea
 	return b, e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
 		return e.askRollback(ctx, tx, p, b.ID, production, by, reason)
 	})
+}
+
+// productionOf names the production environment, as the build that runs there has it.
+func (e *Engine) productionOf(ctx context.Context, p delivery.Project) (string, error) {
+	if p.RunningBuild == 0 {
+		return "production", nil
+	}
+	b, err := e.Store.BuildByNumber(ctx, p.Name, p.RunningBuild)
+	if err != nil {
+		return "", err
+	}
+	pl, err := e.pipelineOf(ctx, e.Store, b)
+	if err != nil || pl.Production() == nil {
+		return "production", err
+	}
+	return pl.Production().Name, nil
 }
 
 func (e *Engine) askRollback(ctx context.Context, tx *store.Tx, p delivery.Project, id int64, environment, by, reason string) error {
@@ -388,13 +422,7 @@ func (e *Engine) giveUpUnknown(ctx context.Context, tx *store.Tx, d delivery.Dep
 	}
 	for _, n := range nodes {
 		if n.State == delivery.NodeUnknown && attemptID(b, n.Name, n.Attempt) == d.ID {
-			n.State, n.Reason, n.FinishedAt = delivery.NodeCancelled, words, tx.Now()
-			if err := tx.SetNode(ctx, n); err != nil {
-				return err
-			}
-			if b.Status == delivery.BuildStopped {
-				return tx.SetStatus(ctx, b, endOf(nodes, n), words)
-			}
+			return e.giveUp(ctx, tx, b, nodes, n, words)
 		}
 	}
 	return nil

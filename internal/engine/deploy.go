@@ -78,8 +78,15 @@ func (p *performer) startDeployment(ctx context.Context, env *pipeline.Environme
 		if err != nil {
 			return d, &result{err: err}
 		}
+		why, err := p.rewritten(ctx, p.build)
+		if err != nil {
+			return d, &result{err: err}
+		}
 		if r := flow.MayPromote(facts); r != nil {
-			return d, p.void(gate, r.Why)
+			why = r.Why
+		}
+		if why != "" {
+			return d, p.void(gate, why)
 		}
 	}
 	artifacts, err := p.Store.Artifacts(ctx, p.build.ID)
@@ -95,6 +102,10 @@ func (p *performer) startDeployment(ctx context.Context, env *pipeline.Environme
 	var refused *result
 	err = p.write(ctx, func(ctx context.Context, tx *store.Tx) error {
 		refused = nil
+		if b, err := tx.Build(ctx, p.build.ID); err != nil || b.CancelledBy != "" {
+			refused = &result{state: delivery.NodeCancelled, reason: "cancelled by " + b.CancelledBy}
+			return err
+		}
 		if refused, err = p.recheck(ctx, tx, gate, promote); refused != nil || err != nil {
 			return err
 		}
@@ -102,7 +113,7 @@ func (p *performer) startDeployment(ctx context.Context, env *pipeline.Environme
 		if err != nil {
 			return err
 		}
-		if len(waiters) > 0 && waiters[0].BuildID != p.build.ID && waiters[0].Lane == delivery.LaneHotfix && p.build.Lane != delivery.LaneHotfix {
+		if promote && len(waiters) > 0 && waiters[0].BuildID != p.build.ID && waiters[0].Lane == delivery.LaneHotfix && p.build.Lane != delivery.LaneHotfix {
 			refused = &result{state: delivery.NodeWaiting, reason: fmt.Sprintf("hotfix build %d goes first", waiters[0].Number)}
 			return nil
 		}
@@ -214,7 +225,7 @@ func (p *performer) runDeployment(ctx context.Context, env *pipeline.Environment
 	case delivery.AttemptLost:
 		r = p.lookUp(ctx, env, d, vars, res.Reason)
 	case delivery.AttemptFailed, delivery.AttemptTimedOut, delivery.AttemptCancelled, delivery.AttemptRunning:
-		words := p.whatRuns(ctx, env, d, vars, delivery.DeploymentFailed)
+		words := p.whatRuns(ctx, env, d, p.verify(ctx, env, d, vars))
 		r = p.endDeployment(failed(res.Reason+"; production: "+words), d, delivery.DeploymentFailed, words)
 	}
 	if r.err != nil {
@@ -238,7 +249,7 @@ func (p *performer) deployed(ctx context.Context, env *pipeline.Environment, d d
 		if ctx.Err() != nil {
 			return result{err: ctx.Err()}
 		}
-		words := p.whatRuns(ctx, env, d, vars, delivery.DeploymentFailed)
+		words := p.whatRuns(ctx, env, d, p.verify(ctx, env, d, vars))
 		return p.endDeployment(failed(err.Error()+"; production: "+words), d, delivery.DeploymentFailed, words)
 	}
 	return p.endDeployment(succeeded(), d, delivery.DeploymentSucceeded, "")
@@ -254,7 +265,7 @@ func (p *performer) lookUp(ctx context.Context, env *pipeline.Environment, d del
 	case live != nil && *live:
 		return p.deployed(ctx, env, d, vars)
 	case live != nil:
-		words := p.whatRuns(ctx, env, d, vars, delivery.DeploymentFailed)
+		words := p.whatRuns(ctx, env, d, live)
 		return p.endDeployment(failed(why+"; it was looked up: not live"), d, delivery.DeploymentFailed, words)
 	}
 	return p.endDeployment(result{state: delivery.NodeUnknown, reason: why + "; nobody knows whether it is live: a person has to look"}, d, delivery.DeploymentUnknown, "unknown")
@@ -282,8 +293,9 @@ func (p *performer) verify(ctx context.Context, env *pipeline.Environment, d del
 	return nil
 }
 
-// whatRuns says what the environment runs after a deployment that failed.
-func (p *performer) whatRuns(ctx context.Context, env *pipeline.Environment, d delivery.Deployment, vars []string, state delivery.DeploymentState) string {
+// whatRuns says what the environment runs after a deployment that failed; live is
+// the answer of `verify`.
+func (p *performer) whatRuns(ctx context.Context, env *pipeline.Environment, d delivery.Deployment, live *bool) string {
 	var ready *bool
 	address := env.Ready
 	if strings.HasPrefix(address, "/") {
@@ -300,7 +312,7 @@ func (p *performer) whatRuns(ctx context.Context, env *pipeline.Environment, d d
 			before = fmt.Sprintf("build %d (%s)", p.project.RunningBuild, delivery.ShortHash(d.Before))
 		}
 	}
-	return flow.WhatRunsNow(state, ready, p.verify(ctx, env, d, vars), before, fmt.Sprintf("build %d (%s)", d.Number, delivery.ShortHash(d.Commit)))
+	return flow.WhatRunsNow(delivery.DeploymentFailed, ready, live, before, fmt.Sprintf("build %d (%s)", d.Number, delivery.ShortHash(d.Commit)))
 }
 
 // endDeployment adds to a result what is saved when a deployment has ended.
@@ -368,7 +380,7 @@ func (e *Engine) saveDeployment(ctx context.Context, tx *store.Tx, d delivery.De
 }
 
 func (e *Engine) refreshLater(project string) {
-	e.once("gates/"+project, func(ctx context.Context) { e.complain(ctx, "refresh the gates", e.RefreshGates(ctx, project)) })
+	e.afresh("gates/"+project, func(ctx context.Context) { e.complain(ctx, "refresh the gates", e.RefreshGates(ctx, project)) })
 }
 
 // wakeNext drives the build that waits first for an environment.

@@ -26,7 +26,6 @@ type driver struct {
 	attempts map[string][]delivery.Attempt // by node, oldest first
 	active   map[string]bool
 	results  chan result
-	again    time.Duration        // something could not be reached: drive again after this
 	retry    map[string]time.Time // nodes to perform again, and when
 }
 
@@ -120,14 +119,15 @@ func (d *driver) run(ctx context.Context, signal <-chan struct{}) error {
 	}
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
-	for i, n := range d.nodes {
-		switch {
-		case n.State == delivery.NodeRunning: // left behind by a driver that died
+	if err := d.preflight(ctx, work, beat.C); err != nil {
+		return fail(err)
+	}
+	for _, n := range d.nodes {
+		if n.State == delivery.NodeRunning { // left behind by a driver that died
 			d.perform(work, n)
-		case n.State == delivery.NodeWaiting && n.Kind != delivery.NodeGate: // for a lock that may be free now
-			d.nodes[i].State = delivery.NodePending
 		}
 	}
+	d.askLocks()
 	for {
 		ended, err := d.step(ctx, work)
 		if ended || err != nil {
@@ -140,6 +140,7 @@ func (d *driver) run(ctx context.Context, signal <-chan struct{}) error {
 		case r := <-d.results:
 			err = d.take(ctx, r)
 		case <-signal:
+			d.askLocks()
 			err = d.refresh(ctx)
 		case <-beat.C:
 			err = d.refresh(ctx)
@@ -154,6 +155,15 @@ func (d *driver) run(ctx context.Context, signal <-chan struct{}) error {
 		}
 		if err != nil {
 			return fail(err)
+		}
+	}
+}
+
+// askLocks lets the nodes that wait for an environment's lock ask again.
+func (d *driver) askLocks() {
+	for i, n := range d.nodes {
+		if n.State == delivery.NodeWaiting && n.Kind != delivery.NodeGate {
+			d.nodes[i].State = delivery.NodePending
 		}
 	}
 }
@@ -249,7 +259,10 @@ func (d *driver) absorb(ctx context.Context, tx *store.Tx) error {
 		return nil
 	}
 	for _, n := range d.nodes {
-		if n.State == delivery.NodePending && n.Kind != delivery.NodeDown {
+		_, away := d.retry[n.Name]
+		stoppable := n.State == delivery.NodePending || n.State == delivery.NodeWaiting || away
+		if stoppable && n.Kind != delivery.NodeDown && n.Kind != delivery.NodeRelease {
+			delete(d.retry, n.Name)
 			if err := d.move(ctx, tx, n.Name, delivery.NodeCancelled, "cancelled by "+d.build.CancelledBy, nil); err != nil {
 				return err
 			}
@@ -261,21 +274,28 @@ func (d *driver) absorb(ctx context.Context, tx *store.Tx) error {
 // end gives the lease back with the build's outcome.
 func (d *driver) end(ctx context.Context, tx *store.Tx) error {
 	status, reason := flow.Outcome(d.nodes)
-	if status == delivery.BuildRunning && d.again == 0 {
+	var again time.Duration
+	for _, at := range d.retry { // something could not be reached: drive again then, whatever else waits
+		after := max(at.Sub(tx.Now()), time.Second)
+		if again == 0 || after < again {
+			again = after
+		}
+		status, reason = delivery.BuildRunning, ""
+	}
+	switch {
+	case status == delivery.BuildRunning && again == 0:
 		return fmt.Errorf("build %d of %s can neither go on nor end", d.build.Number, d.build.Project)
-	}
-	if status != delivery.BuildRunning {
-		d.again = 0
-	}
-	if status == delivery.BuildCancelled && d.build.CancelledBy != "" {
+	case status == delivery.BuildCancelled && d.build.CancelledBy != "":
 		reason = "cancelled by " + d.build.CancelledBy
+	default:
+		status = givenUp(status)
 	}
 	before := d.build.Status
-	if err := tx.Unlease(ctx, d.build.ID, d.build.LeaseFence, status, reason, d.again); err != nil {
+	if err := tx.Unlease(ctx, d.build.ID, d.build.LeaseFence, status, reason, again); err != nil {
 		return err
 	}
-	if d.again > 0 {
-		return d.wake(ctx, tx, d.build.ID, d.build.Lane, d.again)
+	if again > 0 {
+		return d.wake(ctx, tx, d.build.ID, d.build.Lane, again)
 	}
 	d.build.Status, d.build.Reason = status, reason
 	tx.Event(d.build.Project, d.build.Number, "build")
@@ -323,6 +343,9 @@ func (d *driver) move(ctx context.Context, tx *store.Tx, name string, state deli
 // one transaction.
 func (d *driver) begin(ctx context.Context, tx *store.Tx, name string) (delivery.Node, error) {
 	n := d.node(name)
+	if n == nil {
+		return delivery.Node{}, fmt.Errorf("build %d has no node %s", d.build.Number, name)
+	}
 	switch n.Kind {
 	case delivery.NodeDown:
 		up := d.node("up/" + n.Target)
@@ -387,9 +410,6 @@ func (d *driver) take(ctx context.Context, r result) error {
 		return r.err
 	}
 	if r.again > 0 {
-		if d.again == 0 || r.again < d.again {
-			d.again = r.again
-		}
 		d.retry[r.node] = d.Store.Now().Add(r.again)
 		return d.write(ctx, func(ctx context.Context, tx *store.Tx) error {
 			n := d.node(r.node)
@@ -491,11 +511,8 @@ func succeeded() result { return result{state: delivery.NodeSucceeded} }
 
 // later is a result that is none yet: the far side is away.
 func (p *performer) later(reason string) result {
-	after := min(time.Minute, 2*time.Second)
-	if waited := p.Store.Now().Sub(p.node.StartedAt); waited > 10*time.Second {
-		after = min(time.Minute, waited/5)
-	}
-	return result{again: after, reason: reason}
+	waited := p.Store.Now().Sub(p.node.StartedAt)
+	return result{again: max(2*time.Second, min(time.Minute, waited/5)), reason: reason}
 }
 
 func text(v any) string {

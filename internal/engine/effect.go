@@ -44,6 +44,10 @@ func (p *performer) effectKey() string {
 	return fmt.Sprintf("%d/%s/%d", p.build.ID, p.node.Name, p.node.Attempt)
 }
 
+// resultIncident marks a failed effect that was an incident, for a driver that
+// finds it before that was saved with the node.
+const resultIncident = "incident"
+
 // perform writes the effect down, does it and confirms it. An effect that an
 // earlier driver wrote down is looked up first.
 func (p *performer) perform(ctx context.Context, e effect) (answer string, err error) {
@@ -56,27 +60,39 @@ func (p *performer) perform(ctx context.Context, e effect) (answer string, err e
 	if err != nil {
 		return "", err
 	}
-	set := func(next delivery.EffectState, answer, words string) error {
+	set := func(answer, words string, states ...delivery.EffectState) error {
+		was := known
 		return p.write(ctx, func(ctx context.Context, tx *store.Tx) error {
-			if err := tx.SetEffect(ctx, known, next, p.build.LeaseFence, answer, words); err != nil {
-				return err
+			known = was
+			for _, next := range states {
+				if err := tx.SetEffect(ctx, known, next, p.build.LeaseFence, answer, words); err != nil {
+					return err
+				}
+				known.State = next
 			}
-			known.State = next
 			return nil
 		})
+	}
+	// It is known not to have happened, and why; result remembers an incident.
+	refused := func(o *outcome) error {
+		result := ""
+		if o.incident {
+			result = resultIncident
+		}
+		return errors.Join(set(result, o.words, delivery.EffectFailed), o)
 	}
 	switch known.State {
 	case delivery.EffectConfirmed:
 		return known.Result, nil
 	case delivery.EffectFailed:
-		return "", &outcome{words: known.Error}
+		return "", &outcome{words: known.Error, incident: known.Result == resultIncident}
 	case delivery.EffectIntended, delivery.EffectStarted, delivery.EffectUnknown, delivery.EffectAsked:
 	}
 	for try := 0; ; try++ {
 		if !fresh || try > 0 {
 			// A lost answer is looked up, never guessed and never repeated blindly.
 			if known.State == delivery.EffectStarted {
-				if err := set(delivery.EffectUnknown, "", "the answer was lost"); err != nil {
+				if err := set("", "the answer was lost", delivery.EffectUnknown); err != nil {
 					return "", err
 				}
 			}
@@ -84,16 +100,16 @@ func (p *performer) perform(ctx context.Context, e effect) (answer string, err e
 			var o *outcome
 			switch {
 			case errors.As(err, &o):
-				return "", errors.Join(set(delivery.EffectFailed, "", o.words), err)
+				return "", refused(o)
 			case err != nil:
 				return "", fmt.Errorf("%w: %w", errAway, err)
 			case done:
-				return answer, set(delivery.EffectConfirmed, answer, "")
+				return answer, set(answer, "", delivery.EffectConfirmed)
 			case try >= 3:
 				return "", fmt.Errorf("%w: tried %d times", errAway, try)
 			}
 			// Known not to have happened: it may be done now.
-			if err := errors.Join(set(delivery.EffectFailed, "", "it was looked up: not done"), set(delivery.EffectStarted, "", "")); err != nil {
+			if err := set("", "", delivery.EffectFailed, delivery.EffectStarted); err != nil {
 				return "", err
 			}
 		}
@@ -101,9 +117,9 @@ func (p *performer) perform(ctx context.Context, e effect) (answer string, err e
 		var o *outcome
 		switch {
 		case err == nil:
-			return answer, set(delivery.EffectConfirmed, answer, "")
+			return answer, set(answer, "", delivery.EffectConfirmed)
 		case errors.As(err, &o):
-			return "", errors.Join(set(delivery.EffectFailed, "", o.words), err)
+			return "", refused(o)
 		case ctx.Err() != nil:
 			return "", err // the next driver looks it up
 		}

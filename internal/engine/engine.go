@@ -62,10 +62,11 @@ type Engine struct {
 	slots map[delivery.Lane]chan struct{}
 
 	mu      sync.Mutex
-	drives  map[int64]chan struct{} // signals of the drives under way
-	running map[string]bool         // what goes on in the background, by name
-	held    map[string]*sync.Mutex  // locks by name: a project's intake, an instance's destruction
-	ctx     context.Context         //nolint:containedctx // of the engine's own goroutines, between Start and Stop
+	drives  map[int64]chan struct{}      // signals of the drives under way
+	running map[string]bool              // what goes on in the background, by name; true: once more
+	held    map[string]*sync.Mutex       // locks by name: a project's intake, an instance's destruction
+	seen    map[string]map[string]string // tags of the remote by project, as last read: also those that are not ours
+	ctx     context.Context              //nolint:containedctx // of the engine's own goroutines, between Start and Stop
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
 	closed  bool
@@ -73,7 +74,7 @@ type Engine struct {
 
 // New makes an engine. Start starts it.
 func New(cfg Config) *Engine {
-	e := &Engine{Config: cfg, slots: map[delivery.Lane]chan struct{}{}, drives: map[int64]chan struct{}{}, held: map[string]*sync.Mutex{}, running: map[string]bool{}}
+	e := &Engine{Config: cfg, slots: map[delivery.Lane]chan struct{}{}, drives: map[int64]chan struct{}{}, held: map[string]*sync.Mutex{}, seen: map[string]map[string]string{}, running: map[string]bool{}}
 	for lane, n := range cfg.Workers {
 		e.slots[lane] = make(chan struct{}, n)
 	}

@@ -202,32 +202,33 @@ func (p *performer) destroy(ctx context.Context, id string) error {
 	}
 	node := "down/" + i.Environment
 	p.node = delivery.Node{BuildID: i.BuildID, Name: node, Kind: delivery.NodeDown, Target: i.Environment}
-	attempts, err := p.Store.Attempts(ctx, i.BuildID)
-	if err != nil {
-		return err
-	}
 	var a delivery.Attempt
-	for _, x := range attempts {
-		if x.Node == node {
-			a.Attempt = x.Attempt
-			if x.State == delivery.AttemptRunning && strings.HasPrefix(x.ID, id+"-down-") {
-				a = x
-			}
-		}
-	}
-	if a.ID == "" {
-		a = delivery.Attempt{ID: fmt.Sprintf("%s-down-%d", id, a.Attempt+1), BuildID: i.BuildID, Node: node, Attempt: a.Attempt + 1, Fence: p.build.LeaseFence}
-		i.State, i.DownTries = delivery.InstanceDestroying, i.DownTries+1
-		err = p.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-			if err := tx.SetInstance(ctx, i); err != nil {
-				return err
-			}
-			tx.Event(i.Project, i.Number, "environment")
-			return tx.InsertAttempt(ctx, a)
-		})
+	err = p.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+		a = delivery.Attempt{}
+		attempts, err := tx.Attempts(ctx, i.BuildID)
 		if err != nil {
 			return err
 		}
+		for _, x := range attempts { // of all instances of this environment: a lost one may end at the same time
+			switch {
+			case x.Node != node:
+			case x.State == delivery.AttemptRunning && strings.HasPrefix(x.ID, id+"-down-"):
+				a = x
+				return nil
+			default:
+				a.Attempt = max(a.Attempt, x.Attempt)
+			}
+		}
+		a = delivery.Attempt{ID: fmt.Sprintf("%s-down-%d", id, a.Attempt+1), BuildID: i.BuildID, Node: node, Attempt: a.Attempt + 1, Fence: p.build.LeaseFence}
+		i.State, i.DownTries = delivery.InstanceDestroying, i.DownTries+1
+		if err := tx.SetInstance(ctx, i); err != nil {
+			return err
+		}
+		tx.Event(i.Project, i.Number, "environment")
+		return tx.InsertAttempt(ctx, a)
+	})
+	if err != nil {
+		return err
 	}
 	got, res, err := p.run(ctx, runSpec{
 		id: a.ID, spec: runner.Spec{Steps: []runner.Step{{Name: "down", Run: env.Down}}, Timeout: env.Timeout},
@@ -308,19 +309,36 @@ func (e *Engine) performerOf(ctx context.Context, buildID int64) (*performer, er
 
 // once runs f in the background unless it already runs under that name.
 func (e *Engine) once(name string, f func(context.Context)) {
+	e.inBackground(name, f, false)
+}
+
+// afresh runs f in the background. Where it already runs under that name, it runs
+// once more after that: what it looked at may have changed since.
+func (e *Engine) afresh(name string, f func(context.Context)) {
+	e.inBackground(name, f, true)
+}
+
+func (e *Engine) inBackground(name string, f func(context.Context), again bool) {
 	e.mu.Lock()
-	running := e.running[name]
-	e.running[name] = true
-	e.mu.Unlock()
-	if running {
+	defer e.mu.Unlock()
+	if _, running := e.running[name]; running {
+		e.running[name] = e.running[name] || again
 		return
 	}
-	e.background(func(ctx context.Context) {
-		defer func() {
+	if e.closed {
+		return
+	}
+	e.running[name] = false
+	e.wg.Go(func() {
+		for again := true; again; {
+			f(e.ctx)
 			e.mu.Lock()
-			delete(e.running, name)
+			if again = e.running[name] && e.ctx.Err() == nil; again {
+				e.running[name] = false
+			} else {
+				delete(e.running, name)
+			}
 			e.mu.Unlock()
-		}()
-		f(ctx)
+		}
 	})
 }

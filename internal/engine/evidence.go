@@ -49,7 +49,7 @@ func (e *Engine) Change(ctx context.Context, b delivery.Build) (c Change, err er
 		return c, err
 	}
 	if into := refs["refs/heads/"+p.Branches.Integration]; into != "" {
-		if c.Forecast, err = repo.Forecast(ctx, into, b.Commit); err != nil {
+		if c.Forecast, err = forecast(ctx, repo, into, b.Commit); err != nil {
 			return c, err
 		}
 		c.Words = flow.ForecastWords(c.Forecast, p.Branches.Integration)
@@ -159,15 +159,19 @@ func (e *Engine) Usual(ctx context.Context, project string) (map[string]time.Dur
 	return usual, nil
 }
 
-// InProduction is the deployment that put there what production runs; ok is
-// false when nothing is known to run.
-func (e *Engine) InProduction(ctx context.Context, p delivery.Project) (d delivery.Deployment, ok bool, err error) {
+// Replaces is the deployment that put there what production runs, or, once build
+// number is there itself, what it replaced; ok is false when there is none.
+func (e *Engine) Replaces(ctx context.Context, p delivery.Project, number int64) (d delivery.Deployment, ok bool, err error) {
 	all, err := e.Store.Deployments(ctx, p.Name, "", 100)
 	if err != nil {
 		return d, false, err
 	}
+	production := ""
 	for _, d := range all {
-		if d.State == delivery.DeploymentSucceeded && d.Number == p.RunningBuild && d.Commit == p.RunningCommit {
+		if production == "" && d.Number == p.RunningBuild && d.Commit == p.RunningCommit {
+			production = d.Environment
+		}
+		if d.State == delivery.DeploymentSucceeded && d.Environment == production && d.Number != number {
 			return d, true, nil
 		}
 	}

@@ -79,8 +79,9 @@ func (e *Engine) CandidateFacts(ctx context.Context, b delivery.Build, without i
 		Hold: p.Hold, Incident: p.Incident, Trunk: trunk(p),
 	}
 	tag := "refs/tags/" + delivery.ExpandTag(p.Tags.Production, b.Number)
-	f.TagBlocked = gitrepo.BlockedBy(refs, tag)
-	if at, ok := refs[tag]; ok && f.TagBlocked == "" {
+	blocking, at := e.inTheWay(p.Name, tag)
+	f.TagBlocked = blocking
+	if at != "" && blocking == "" {
 		if commit, err := repo.Resolve(ctx, at); err != nil || commit != b.Commit {
 			f.TagBlocked = tag
 		}
@@ -276,22 +277,23 @@ func (e *Engine) stale(ctx context.Context, b delivery.Build) (string, error) {
 	if r := flow.MayPromote(f); r != nil {
 		return r.Why, nil
 	}
+	return e.rewritten(ctx, b)
+}
+
+// rewritten says in words that a hotfix branch no longer has the build's commit.
+func (e *Engine) rewritten(ctx context.Context, b delivery.Build) (string, error) {
 	refs, err := e.Store.Refs(ctx, b.Project)
-	if err != nil {
+	tip := refs[b.Ref]
+	if err != nil || tip == "" || b.Lane != delivery.LaneHotfix {
 		return "", err
 	}
 	p, err := e.Store.Project(ctx, b.Project)
 	if err != nil {
 		return "", err
 	}
-	if tip := refs[b.Ref]; tip != "" && b.Lane == delivery.LaneHotfix {
-		still, err := e.repo(p).IsAncestor(ctx, b.Commit, tip)
-		if err != nil {
-			return "", err
-		}
-		if !still {
-			return "its branch was rewritten after this build: the commit is no longer part of " + b.Branch(), nil
-		}
+	still, err := e.repo(p).IsAncestor(ctx, b.Commit, tip)
+	if err != nil || still {
+		return "", err
 	}
-	return "", nil
+	return "its branch was rewritten after this build: the commit is no longer part of " + b.Branch(), nil
 }

@@ -57,6 +57,7 @@ func (p *performer) gate(ctx context.Context) result {
 		if err := tx.Audit(ctx, p.build.Project, p.build.Number, "shunt", "gate opened", fmt.Sprintf("%s version %d before %s", g.ID, g.Version, g.Environment)); err != nil {
 			return err
 		}
+		tx.AfterCommit(func() { p.refreshLater(p.build.Project) }) // what it said of staleness may be old by now
 		mail.Gate = g
 		return p.post(ctx, tx, p.pipeline, "waiting", mail)
 	})
@@ -147,8 +148,10 @@ func (e *Engine) goOn(ctx context.Context, tx *store.Tx, id int64) error {
 		return err
 	}
 	if b.Status == delivery.BuildRunning {
-		tx.AfterCommit(func() { e.signal(id) })
-		return nil
+		if err := tx.Hurry(ctx, id); err != nil {
+			return err
+		}
+		return e.wake(ctx, tx, id, b.Lane, 0)
 	}
 	if err := tx.SetStatus(ctx, b, delivery.BuildRunning, ""); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -37,6 +38,9 @@ func (e *Engine) Sync(ctx context.Context, project string) ([]store.Push, error)
 	if err != nil {
 		return nil, err
 	}
+	if e.see(project, refs) {
+		e.refreshLater(project)
+	}
 	changed := changedRefs(known, refs)
 	state, err := e.Store.FetchState(ctx, project)
 	if err != nil {
@@ -68,6 +72,29 @@ func (e *Engine) Sync(ctx context.Context, project string) ([]store.Push, error)
 		e.refreshLater(project)
 	}
 	return pushes, nil
+}
+
+// see remembers the remote's tags and tells whether they are others than before:
+// one that is not ours may be in the way of ours.
+func (e *Engine) see(project string, refs map[string]string) (changed bool) {
+	tags := map[string]string{}
+	for ref, object := range refs {
+		if strings.HasPrefix(ref, "refs/tags/") {
+			tags[ref] = object
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	changed = !maps.Equal(e.seen[project], tags)
+	e.seen[project] = tags
+	return changed
+}
+
+// inTheWay finds a tag on the remote that keeps ours from being made.
+func (e *Engine) inTheWay(project, ref string) (blocking, at string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return gitrepo.BlockedBy(e.seen[project], ref), e.seen[project][ref]
 }
 
 // learn reads the names of a project's branches from the first pipeline file that
@@ -221,10 +248,6 @@ func (e *Engine) readPipeline(ctx context.Context, repo *gitrepo.Repo, commit st
 
 // tagMoved raises an incident when a tag that Shunt made was moved or deleted.
 func (e *Engine) tagMoved(ctx context.Context, p delivery.Project, ref, was, is string) error {
-	busy, err := e.Store.TagsUnderWay(ctx, p.Name)
-	if err != nil || busy {
-		return err // its own push may not be written down yet; the next look sees it
-	}
 	words := fmt.Sprintf("the tag %s was deleted on the remote; it was %s", strings.TrimPrefix(ref, "refs/tags/"), delivery.ShortHash(was))
 	if is != "" {
 		words = fmt.Sprintf("the tag %s was moved on the remote from %s to %s; Shunt goes by what it recorded", strings.TrimPrefix(ref, "refs/tags/"), delivery.ShortHash(was), delivery.ShortHash(is))
@@ -235,9 +258,9 @@ func (e *Engine) tagMoved(ctx context.Context, p delivery.Project, ref, was, is 
 // productionMoved raises an incident when somebody pushed to the production
 // branch by hand: nothing ships until a person has looked.
 func (e *Engine) productionMoved(ctx context.Context, p delivery.Project, ref, is string) error {
-	busy, err := e.Store.TagsUnderWay(ctx, p.Name)
+	busy, err := e.Store.ReleaseUnderWay(ctx, p.Name)
 	if err != nil || busy {
-		return err
+		return err // its own push may not be written down yet; the next look sees it
 	}
 	return e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
 		now, err := tx.Project(ctx, p.Name)
@@ -263,7 +286,7 @@ func (e *Engine) forecast(ctx context.Context, p delivery.Project, refs map[stri
 		return err
 	}
 	for _, d := range debts {
-		f, err := e.repo(p).Forecast(ctx, into, d.Commit)
+		f, err := forecast(ctx, e.repo(p), into, d.Commit)
 		if err != nil {
 			return err
 		}

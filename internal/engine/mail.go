@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
 	"github.com/shuntcd/shunt/internal/flow"
@@ -39,7 +40,9 @@ func (e *Engine) mailData(ctx context.Context, b delivery.Build) mailData {
 	d := mailData{Build: b}
 	v := &d.evidence
 	if c, err := e.Change(ctx, b); err == nil {
-		v.Commits, v.Files, v.Added, v.Deleted = len(c.Commits), len(c.Files), c.Added, c.Deleted
+		if c.From != "" {
+			v.Commits, v.Files, v.Added, v.Deleted = len(c.Commits), len(c.Files), c.Added, c.Deleted
+		}
 		v.Merge, v.Conflicts = c.Words, c.Forecast.Conflicts
 		for _, commit := range c.Commits {
 			if !slices.Contains(v.Authors, commit.AuthorName) {
@@ -48,8 +51,8 @@ func (e *Engine) mailData(ctx context.Context, b delivery.Build) mailData {
 		}
 	}
 	if p, err := e.Store.Project(ctx, b.Project); err == nil {
-		if running, ok, err := e.InProduction(ctx, p); err == nil && ok {
-			v.ReplacesBuild, v.ReplacesSince = running.Number, running.FinishedAt
+		if before, ok, err := e.Replaces(ctx, p, b.Number); err == nil && ok {
+			v.ReplacesBuild, v.ReplacesSince = before.Number, before.FinishedAt
 		}
 	}
 	if t, err := e.Tests(ctx, b); err == nil && t.Passed+t.Failed > 0 {
@@ -71,7 +74,7 @@ func (e *Engine) mailData(ctx context.Context, b delivery.Build) mailData {
 	if nodes, list := e.Store.Nodes(ctx, b.ID); list == nil && err == nil {
 		for _, n := range nodes {
 			if n.Kind == delivery.NodeJob && n.State == delivery.NodeSkipped {
-				v.Skipped = append(v.Skipped, notify.Skipped{Job: n.Target, Usual: usual[n.Name]})
+				v.Skipped = append(v.Skipped, notify.Skipped{Job: n.Target, Usual: usual[n.Name].Round(time.Second)})
 			}
 		}
 	}
@@ -91,7 +94,7 @@ func notifyKinds(word string, g delivery.Gate) notify.Kind {
 func (e *Engine) post(ctx context.Context, tx *store.Tx, pl *pipeline.Pipeline, word string, d mailData) error {
 	to := slices.Clone(d.To)
 	for _, n := range pl.Notify {
-		if slices.Contains(n.On, word) {
+		if slices.Contains(n.On, word) || word == "reminder" && slices.Contains(n.On, "waiting") {
 			to = append(to, n.Email...)
 		}
 	}
@@ -128,7 +131,7 @@ func (e *Engine) post(ctx context.Context, tx *store.Tx, pl *pipeline.Pipeline, 
 		v.Environment, v.Unknown, v.Running = d.Deployment.Environment, d.After == "unknown", d.After
 		v.Commands = []string{fmt.Sprintf(`shunt resolve %s %d retry -m "why"`, b.Project, b.Number), fmt.Sprintf(`shunt rollback %s -m "why"`, b.Project), fmt.Sprintf(`shunt resolve %s %d give-up -m "why"`, b.Project, b.Number)}
 	case "back_merge":
-		v.Who, v.Conflicts = d.Debt.Owner, d.Debt.Conflicts
+		v.Who, v.Conflicts, v.Link = d.Debt.Owner, d.Debt.Conflicts, e.URL+"/"+b.Project+"/back-merges"
 		v.Commands = flow.BackMergeCommands(p.Branches, "origin", delivery.Forecast{Conflicts: d.Debt.Conflicts})
 	}
 	return e.render(ctx, tx, notifyKinds(word, d.Gate), v, b.Project)

@@ -42,6 +42,12 @@ func (p *performer) release(ctx context.Context) result {
 		return result{err: fmt.Errorf("make tag %s: %w", name, err)}
 	}
 	tag, branch := "refs/tags/"+name, "refs/heads/"+p.project.Branches.Production
+	// What the push leaves is what is remembered: a tip that somebody else left
+	// there meanwhile shows as theirs when the remote is looked at again.
+	tip, err := p.releaseTip(ctx, repo)
+	if err != nil {
+		return result{err: err}
+	}
 	look := func(ctx context.Context) (string, bool, error) {
 		object, there, err := p.tagOnRemote(ctx, tag, object)
 		if err != nil || !there || trunk(p.project) {
@@ -51,25 +57,20 @@ func (p *performer) release(ctx context.Context) result {
 		if err != nil {
 			return "", false, err
 		}
-		tip := refs[branch]
-		if tip == "" {
+		if refs[branch] == "" {
 			return "", false, nil
 		}
-		contained, err := repo.IsAncestor(ctx, b.Commit, tip)
+		contained, err := repo.IsAncestor(ctx, b.Commit, refs[branch])
 		return text(released{Object: object, Tip: tip}), contained, err
 	}
 	answer, err := p.perform(ctx, effect{
-		key: p.effectKey(), kind: "release", params: text(map[string]string{"tag": name, "object": object, "commit": b.Commit}),
+		key: p.effectKey(), kind: "release", params: text(map[string]string{"tag": name, "commit": b.Commit}),
 		call: func(ctx context.Context) (string, error) {
-			updates, tip, err := p.releaseUpdates(ctx, repo, tag, object, branch)
+			updates, done, err := p.releaseUpdates(ctx, repo, tag, branch, released{Object: object, Tip: tip})
 			if err != nil || len(updates) == 0 {
-				return text(released{Object: object, Tip: tip}), err
+				return text(done), err
 			}
-			err = pushOutcome(repo.Push(ctx, updates), func() (string, error) {
-				_, _, err := p.tagOnRemote(ctx, tag, object)
-				return "", err
-			})
-			return text(released{Object: object, Tip: tip}), err
+			return text(done), pushOutcome(repo.Push(ctx, updates))
 		},
 		probe: look,
 	})
@@ -132,47 +133,71 @@ func (p *performer) gateBefore(ctx context.Context) (delivery.Gate, error) {
 	return *g, nil
 }
 
-// releaseUpdates decides how the production branch gets to the build's commit: it
-// fast-forwards; where it cannot, by a merge commit whose tree is the build's
-// tree; where it contains it already, not at all.
-func (p *performer) releaseUpdates(ctx context.Context, repo *gitrepo.Repo, tag, object, branch string) (updates []gitrepo.RefUpdate, tip string, err error) {
+// releaseTip is where the release leaves the production branch, seen from where
+// Shunt left or accepted it last: it fast-forwards; where it cannot, a merge commit
+// whose tree is the build's tree; where it contains the build already, it stays.
+// With one trunk the branch is the developers', and a hotfix comes back to it as a
+// back-merge.
+func (p *performer) releaseTip(ctx context.Context, repo *gitrepo.Repo) (string, error) {
+	project, err := p.Store.Project(ctx, p.build.Project)
+	if err != nil || trunk(project) {
+		return "", err
+	}
+	old, commit := project.BranchTip, p.build.Commit
+	if old == "" {
+		return commit, nil
+	}
+	if contains, err := repo.IsAncestor(ctx, commit, old); err != nil || contains {
+		return old, err
+	}
+	if forward, err := repo.IsAncestor(ctx, old, commit); err != nil || forward {
+		return commit, err
+	}
+	msg := p.message(p.build, fmt.Sprintf("Merge build %d into %s", p.build.Number, project.Branches.Production), nil)
+	tip, err := repo.MergeCommit(ctx, p.build.Tree, []string{old, commit}, msg)
+	if err != nil {
+		return "", fmt.Errorf("make merge commit: %w", err)
+	}
+	return tip, nil
+}
+
+// releaseUpdates lists what has to be pushed so that the remote is as done says.
+// A tag that somebody made at the same commit is adopted. A branch that was moved
+// by hand stays as it is where it contains the build.
+func (p *performer) releaseUpdates(ctx context.Context, repo *gitrepo.Repo, tag, branch string, done released) ([]gitrepo.RefUpdate, released, error) {
 	refs, err := repo.Fetch(ctx)
 	if err != nil {
-		return nil, "", fmt.Errorf("%w: %w", errAway, err)
+		return nil, done, fmt.Errorf("%w: %w", errAway, err)
 	}
-	if refs[tag] != object {
-		updates = append(updates, gitrepo.RefUpdate{Ref: tag, New: object})
+	var updates []gitrepo.RefUpdate
+	object, there, err := p.tagOnRemote(ctx, tag, done.Object)
+	switch {
+	case err != nil:
+		return nil, done, err
+	case there:
+		done.Object = object
+	default:
+		updates = append(updates, gitrepo.RefUpdate{Ref: tag, New: done.Object})
 	}
 	old := refs[branch]
-	if trunk(p.project) { // the branch is the developers'; a hotfix comes back to it as a back-merge
-		return updates, "", nil
+	if trunk(p.project) || old == done.Tip {
+		return updates, done, nil
 	}
+	move := gitrepo.RefUpdate{Ref: branch, New: done.Tip, Old: old}
 	if old == "" {
-		return append(updates, gitrepo.RefUpdate{Ref: branch, New: p.build.Commit}), p.build.Commit, nil
+		return append(updates, move), done, nil
 	}
-	contains, err := repo.IsAncestor(ctx, p.build.Commit, old)
-	if err != nil || contains {
-		return updates, old, err
+	if contains, err := repo.IsAncestor(ctx, p.build.Commit, old); err != nil || contains {
+		return updates, done, err
 	}
-	forward, err := repo.IsAncestor(ctx, old, p.build.Commit)
+	forward, err := repo.IsAncestor(ctx, old, done.Tip)
 	if err != nil {
-		return nil, "", err
+		return nil, done, err
 	}
-	project, err := p.Store.Project(ctx, p.build.Project)
-	if err != nil {
-		return nil, "", err
-	}
-	if !forward && old != project.BranchTip {
-		return nil, "", &outcome{incident: true, words: fmt.Sprintf("build %d is deployed, but %s was moved by hand to %s meanwhile and neither contains the other: the tag waits until a person has looked", p.build.Number, project.Branches.Production, delivery.ShortHash(old))}
-	}
-	tip = p.build.Commit
 	if !forward {
-		msg := p.message(p.build, fmt.Sprintf("Merge build %d into %s", p.build.Number, project.Branches.Production), nil)
-		if tip, err = repo.MergeCommit(ctx, p.build.Tree, []string{old, p.build.Commit}, msg); err != nil {
-			return nil, "", fmt.Errorf("make merge commit: %w", err)
-		}
+		return nil, done, &outcome{incident: true, words: fmt.Sprintf("build %d is deployed, but %s was moved by hand to %s meanwhile and neither contains the other: the tag waits until a person has looked", p.build.Number, p.project.Branches.Production, delivery.ShortHash(old))}
 	}
-	return append(updates, gitrepo.RefUpdate{Ref: branch, New: tip, Old: old}), tip, nil
+	return append(updates, move), done, nil
 }
 
 // debt is the back-merge that the release owes; nil: the integration branch has it.
@@ -185,11 +210,20 @@ func (p *performer) debt(ctx context.Context, repo *gitrepo.Repo, owner string) 
 	if into == "" {
 		return nil, nil //nolint:nilnil // no branch, no debt
 	}
-	f, err := repo.Forecast(ctx, into, p.build.Commit)
+	f, err := forecast(ctx, repo, into, p.build.Commit)
 	if err != nil || !flow.BackMergeOwed(f.Contained, trunk(p.project)) {
 		return nil, err
 	}
 	return &delivery.BackMerge{Project: p.build.Project, Commit: p.build.Commit, Number: p.build.Number, Owner: owner, Conflicts: f.Conflicts}, nil
+}
+
+// forecast is a Forecast where branches that have no commit in common conflict.
+func forecast(ctx context.Context, repo *gitrepo.Repo, into, commit string) (delivery.Forecast, error) {
+	f, err := repo.Forecast(ctx, into, commit)
+	if delivery.IsKind(err, delivery.KindConflict) {
+		f, err = delivery.Forecast{Into: into, Commit: commit, Conflicts: []string{"(no commit in common)"}}, nil
+	}
+	return f, err
 }
 
 // incident stops everything of a project until a person has looked.

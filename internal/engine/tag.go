@@ -84,13 +84,14 @@ func (p *performer) pushTag(ctx context.Context, name string, msg gitrepo.Messag
 	return p.perform(ctx, effect{
 		key: p.effectKey() + "/" + name, kind: "tag", params: text(map[string]string{"tag": name, "object": object, "commit": p.build.Commit}),
 		call: func(ctx context.Context) (string, error) {
-			return object, pushOutcome(repo.Push(ctx, []gitrepo.RefUpdate{{Ref: ref, New: object}}), func() (string, error) {
-				answer, done, err := p.tagOnRemote(ctx, ref, object)
-				if err == nil && done {
-					object = answer
+			err := pushOutcome(repo.Push(ctx, []gitrepo.RefUpdate{{Ref: ref, New: object}}))
+			if o, ok := errors.AsType[*outcome](err); ok { // perhaps because somebody made the same tag
+				if found, done, err := p.tagOnRemote(ctx, ref, object); err != nil || done {
+					return found, err
 				}
-				return "", err
-			})
+				return "", o
+			}
+			return object, err
 		},
 		probe: func(ctx context.Context) (string, bool, error) { return p.tagOnRemote(ctx, ref, object) },
 	})
@@ -113,17 +114,12 @@ func (p *performer) tagOnRemote(ctx context.Context, ref, object string) (string
 	return "", false, &outcome{incident: true, words: fmt.Sprintf("the tag %s is already on the remote at another commit; Shunt moves no tag", strings.TrimPrefix(ref, "refs/tags/"))}
 }
 
-// pushOutcome turns a push's error into an effect's. A rejection means known not
-// done, unless looking it up says otherwise (nil from lookup: take the rejection).
-func pushOutcome(err error, lookup func() (string, error)) error {
+// pushOutcome turns a push's error into an effect's: a rejection is known not to
+// have happened.
+func pushOutcome(err error) error {
 	push, ok := errors.AsType[*gitrepo.PushError](err)
 	if !ok || push.Outcome != gitrepo.PushRejected {
 		return err
-	}
-	if lookup != nil {
-		if _, found := lookup(); found != nil {
-			return found
-		}
 	}
 	return &outcome{words: "the remote refused the push: " + push.Error(), err: err}
 }
@@ -156,7 +152,7 @@ func (p *performer) publish(ctx context.Context) result {
 }
 
 func publishOutcome(err error) error {
-	if e, ok := errors.AsType[*artifact.PublishError](err); ok && e.Outcome == artifact.OutcomeRefused {
+	if e, ok := errors.AsType[*artifact.PublishError](err); ok && e.Outcome == artifact.OutcomeRefused && !e.Temporary {
 		return &outcome{words: e.Error(), err: err}
 	}
 	return err

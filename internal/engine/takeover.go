@@ -177,7 +177,7 @@ func (p *performer) takeoverTag(ctx context.Context) result {
 
 // SyncLater reads a remote's refs in the background.
 func (e *Engine) SyncLater(project string) {
-	e.once("sync/"+project, func(ctx context.Context) {
+	e.afresh("sync/"+project, func(ctx context.Context) {
 		_, err := e.Sync(ctx, project)
 		e.complain(ctx, "look at the remote of "+project, err)
 	})

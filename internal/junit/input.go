@@ -16,7 +16,7 @@ import (
 // fill the memory.
 type input struct {
 	r       *bufio.Reader
-	total   int64
+	left    int64  // bytes that may still be read
 	pending []byte // decoded, not yet handed out
 	store   [utf8.UTFMax]byte
 
@@ -25,7 +25,9 @@ type input struct {
 	last  byte
 }
 
-func newInput(r io.Reader) *input { return &input{r: bufio.NewReaderSize(r, 64<<10)} }
+func newInput(r io.Reader, limit int64) *input {
+	return &input{r: bufio.NewReaderSize(r, 64<<10), left: limit}
+}
 
 // startToken tells that the decoder begins a new token. It may have read the <
 // of it already, to see the end of the text before.
@@ -78,7 +80,7 @@ func (in *input) fill() error {
 			r, size = utf8.RuneError, size+n
 		}
 	}
-	if in.total += int64(size); in.total > maxBytes {
+	if in.left -= int64(size); in.left < 0 {
 		return fmt.Errorf("it is larger than %d MiB", maxBytes>>20)
 	}
 	if !allowed(r) {

@@ -32,8 +32,10 @@ const (
 // it, in order. The message of a case is at most 4 KiB, its names 1 KiB. An
 // error is a *delivery.Error of KindInvalid; the cases read before it are
 // returned with it, because half a report of a killed job is worth showing.
-func Parse(r io.Reader) ([]delivery.TestCase, error) {
-	in := newInput(r)
+func Parse(r io.Reader) ([]delivery.TestCase, error) { return parse(r, maxBytes) }
+
+func parse(r io.Reader, limit int64) ([]delivery.TestCase, error) {
+	in := newInput(r, limit)
 	d := xml.NewDecoder(in)
 	// The input is made valid UTF-8 below, whatever the declaration says.
 	d.CharsetReader = func(_ string, input io.Reader) (io.Reader, error) { return input, nil }

@@ -34,9 +34,8 @@ type relay struct {
 	hang      chan struct{} // not nil: the answer to the text waits for it
 	reset     bool          // the connection is reset instead of that answer
 
-	mu   sync.Mutex
-	got  []received
-	conn *smtp.Conn
+	mu  sync.Mutex
+	got []received
 }
 
 type received struct {

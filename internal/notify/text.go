@@ -16,9 +16,15 @@ func line(s string, limit int) string {
 	return bound(strings.Join(strings.Fields(printable(s)), " "), limit)
 }
 
+// maxText bounds a text before it is looked at, in bytes.
+const maxText = 16 << 10
+
+// colour is a control sequence of a terminal.
+var colour = regexp.MustCompile(`\x1b\[[0-9;?]*[ -/]*[@-~]`)
+
 // printable replaces what cannot be seen by spaces and drops terminal colours.
 func printable(s string) string {
-	s = regexp.MustCompile(`\x1b\[[0-9;?]*[ -/]*[@-~]`).ReplaceAllString(strings.ToValidUTF8(s, "\uFFFD"), "")
+	s = colour.ReplaceAllString(strings.ToValidUTF8(s[:min(len(s), maxText)], "\uFFFD"), "")
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r

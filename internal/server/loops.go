@@ -151,11 +151,20 @@ func (s *Server) sendMail(ctx context.Context, sender notify.Sender, m store.Mai
 		if notify.IsPermanent(err) || tx.Now().Sub(m.At) > 72*time.Hour {
 			next = time.Time{}
 		}
-		return tx.MailFailed(ctx, m.ID, err.Error(), next)
+		rest := toJSON(notify.Rest(msg, err)) // those whom the relay took are not written to again
+		return tx.MailFailed(ctx, m.ID, rest, err.Error(), next)
 	})
 	if err != nil || save != nil {
 		s.cfg.Log.Warn("cannot send a mail", "kind", m.Kind, "error", errors.Join(err, save))
 	}
+}
+
+func toJSON(m notify.Message) string {
+	b, err := json.Marshal(m)
+	if err != nil {
+		panic("server: a mail does not marshal: " + err.Error())
+	}
+	return string(b)
 }
 
 // keepHouse does what is due about daily: repack mirrors, forget old webhook

@@ -136,6 +136,12 @@ func (t *Tx) SetStatus(ctx context.Context, b delivery.Build, next delivery.Buil
 		b.ID, b.Status, next, reason, finished)
 }
 
+// Hurry makes a build due that was to be driven later.
+func (t *Tx) Hurry(ctx context.Context, id int64) error {
+	_, err := t.exec(ctx, `update builds set drive_after = 0 where id = $1`, id)
+	return err
+}
+
 // AskCancel notes that a person wants the build stopped; its driver obeys.
 func (t *Tx) AskCancel(ctx context.Context, id int64, by string) error {
 	_, err := t.exec(ctx, `update builds set cancelled_by = $2 where id = $1`, id, by)

@@ -124,20 +124,20 @@ func (q queries) LockWaiters(ctx context.Context, project, environment string) (
 // Awaited is an environment for which some build waits.
 type Awaited struct{ Project, Environment string }
 
-// WaitedFor lists the environments for which builds wait that nobody drives.
+// WaitedFor lists the environments for which builds wait.
 func (q queries) WaitedFor(ctx context.Context) ([]Awaited, error) {
 	return list(ctx, q.db, func(r scanner) (a Awaited, err error) {
 		err = r.Scan(&a.Project, &a.Environment)
 		return a, err
 	}, `select distinct b.project, n.target from builds b join nodes n on n.build_id = b.id
-		where b.status = 'waiting' and n.kind in ('deploy','rollback') and n.state = 'waiting'`)
+		where b.status in ('waiting','running') and n.kind in ('deploy','rollback') and n.state = 'waiting'`)
 }
 
-// TagsUnderWay tells whether a build of the project is pushing tags or the
-// production branch right now, so that what is seen on the remote may be ours.
-func (q queries) TagsUnderWay(ctx context.Context, project string) (bool, error) {
+// ReleaseUnderWay tells whether a build of the project is pushing the production
+// branch right now, so that what is seen on the remote may be ours.
+func (q queries) ReleaseUnderWay(ctx context.Context, project string) (bool, error) {
 	n, err := one(ctx, q.db, scanInt, "", `select count(*) from builds b join nodes n on n.build_id = b.id
-		where b.project = $1 and b.status in ('queued','running') and n.kind in ('tag','release','rollback') and n.state = 'running'`, project)
+		where b.project = $1 and b.status in ('queued','running') and n.kind = 'release' and n.state = 'running'`, project)
 	return n > 0, err
 }
 

@@ -113,13 +113,13 @@ func (t *Tx) MailSent(ctx context.Context, id int64) error {
 	return err
 }
 
-// MailFailed notes a failure: the message is tried again at next, or never (zero).
-func (t *Tx) MailFailed(ctx context.Context, id int64, why string, next time.Time) error {
+// MailFailed notes a failure: what rests of the message is tried again at next, or never (zero).
+func (t *Tx) MailFailed(ctx context.Context, id int64, rest, why string, next time.Time) error {
 	state := "waiting"
 	if next.IsZero() {
 		state = "refused"
 	}
-	_, err := t.exec(ctx, `update outbox set state = $2, tries = tries + 1, error = $3, next_at = $4 where id = $1`, id, state, why, micros(next))
+	_, err := t.exec(ctx, `update outbox set state = $2, tries = tries + 1, error = $3, next_at = $4, message = $5 where id = $1`, id, state, why, micros(next), rest)
 	return err
 }
 

@@ -1,0 +1,4 @@
+package junit
+
+// ParseLimited is Parse with another limit in bytes.
+var ParseLimited = parse
