@@ -39,11 +39,11 @@ func (a AuditRow) chain(before string) string {
 
 // Audit appends a row.
 func (t *Tx) Audit(ctx context.Context, project string, number int64, actor, action, detail string) error {
-	before, err := list(ctx, t.tx, scanText, `select hash from audit order by seq desc limit 1`)
+	seq, err := t.next(ctx, "audit")
 	if err != nil {
 		return err
 	}
-	seq, err := t.next(ctx, "audit")
+	before, err := list(ctx, t.tx, scanText, `select hash from audit order by seq desc limit 1`)
 	if err != nil {
 		return err
 	}
@@ -113,13 +113,13 @@ func (t *Tx) MailSent(ctx context.Context, id int64) error {
 	return err
 }
 
-// MailFailed notes a failure: the message is tried again at next, or never (zero).
-func (t *Tx) MailFailed(ctx context.Context, id int64, why string, next time.Time) error {
+// MailFailed notes a failure: what rests of the message is tried again at next, or never (zero).
+func (t *Tx) MailFailed(ctx context.Context, id int64, rest, why string, next time.Time) error {
 	state := "waiting"
 	if next.IsZero() {
 		state = "refused"
 	}
-	_, err := t.exec(ctx, `update outbox set state = $2, tries = tries + 1, error = $3, next_at = $4 where id = $1`, id, state, why, micros(next))
+	_, err := t.exec(ctx, `update outbox set state = $2, tries = tries + 1, error = $3, next_at = $4, message = $5 where id = $1`, id, state, why, micros(next), rest)
 	return err
 }
 
