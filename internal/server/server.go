@@ -150,7 +150,7 @@ func open(ctx context.Context, cfg Config) (*Server, error) {
 }
 
 func openStore(ctx context.Context, dir string, log *slog.Logger, clock delivery.Clock) (*store.Store, error) {
-	return store.Open(ctx, store.Config{Path: filepath.Join(dir, "shunt.db"), Clock: clock, Log: log, Fatal: func(err error) {
+	return store.Open(ctx, store.Config{Database: filepath.Join(dir, "shunt.db"), Clock: clock, Log: log, Fatal: func(err error) {
 		log.Error("the process ends, for it can no longer know what is saved", "error", err)
 		panic(err)
 	}})

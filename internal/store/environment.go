@@ -2,11 +2,7 @@ package store
 
 import (
 	"context"
-	"errors"
 	"time"
-
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/shuntcd/shunt/internal/delivery"
 )
@@ -144,14 +140,17 @@ func (q queries) ReleaseUnderWay(ctx context.Context, project string) (bool, err
 // StartDeployment takes the environment's lock with the next fence. ok is false
 // when another deployment holds it.
 func (t *Tx) StartDeployment(ctx context.Context, d delivery.Deployment) (_ delivery.Deployment, ok bool, err error) {
-	d, err = one(ctx, t.tx, scanDeployment, "", `insert into deployments (`+deploymentColumns+`)
-		select $1,$2,$3,$4,$5,$6,$7,$8, coalesce(max(fence), 0) + 1,'running',$9,'',$10,$11,$12,0 from deployments where project = $2 and environment = $3
-		returning `+deploymentColumns,
-		d.ID, d.Project, d.Environment, d.BuildID, d.Number, d.Commit, d.Lane, d.Kind, d.Before, d.By, d.Reason, micros(t.now))
-	if e, is := errors.AsType[*sqlite.Error](err); is && e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE {
-		return d, false, nil
+	fence, err := one(ctx, t.tx, scanInt, "", `select coalesce(max(fence), 0) + 1 from deployments where project = $1 and environment = $2`, d.Project, d.Environment)
+	if err != nil {
+		return d, false, err
 	}
-	return d, err == nil, err
+	started, err := one(ctx, t.tx, scanDeployment, "", `insert into deployments (`+deploymentColumns+`)
+		values ($1,$2,$3,$4,$5,$6,$7,$8,$9,'running',$10,'',$11,$12,$13,0) on conflict do nothing returning `+deploymentColumns,
+		d.ID, d.Project, d.Environment, d.BuildID, d.Number, d.Commit, d.Lane, d.Kind, fence, d.Before, d.By, d.Reason, micros(t.now))
+	if delivery.IsKind(err, delivery.KindNotFound) {
+		return d, false, nil // another holds the lock
+	}
+	return started, err == nil, err
 }
 
 // EndDeployment moves a deployment on; failed, succeeded and given_up free the lock.

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/riverqueue/river"
-	"github.com/riverqueue/river/riverdriver/riversqlite"
 	"github.com/riverqueue/river/rivermigrate"
 
 	"github.com/shuntcd/shunt/internal/delivery"
@@ -46,8 +45,8 @@ func (w *worker) Timeout(*river.Job[drive]) time.Duration { return -1 }
 
 type queue struct{ client *river.Client[*sql.Tx] }
 
-func migrateQueue(ctx context.Context, db *sql.DB) error {
-	m, err := rivermigrate.New(riversqlite.New(db), &rivermigrate.Config{Logger: slog.New(slog.DiscardHandler)})
+func (s *Store) migrateQueue(ctx context.Context) error {
+	m, err := rivermigrate.New(s.dialect.queue(s.writer), &rivermigrate.Config{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return fmt.Errorf("prepare queue migrations: %w", err)
 	}
@@ -67,7 +66,7 @@ type QueueConfig struct {
 func (s *Store) StartQueue(ctx context.Context, cfg QueueConfig, driver Driver) error {
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &worker{driver: driver})
-	client, err := river.NewClient(riversqlite.New(s.writer), &river.Config{
+	client, err := river.NewClient(s.dialect.queue(s.writer), &river.Config{
 		ID:                cfg.ID,
 		Queues:            map[string]river.QueueConfig{string(delivery.LaneMain): {MaxWorkers: cfg.Main}, string(delivery.LaneHotfix): {MaxWorkers: cfg.Hotfix}},
 		Workers:           workers,

@@ -39,11 +39,11 @@ func (a AuditRow) chain(before string) string {
 
 // Audit appends a row.
 func (t *Tx) Audit(ctx context.Context, project string, number int64, actor, action, detail string) error {
-	before, err := list(ctx, t.tx, scanText, `select hash from audit order by seq desc limit 1`)
+	seq, err := t.next(ctx, "audit")
 	if err != nil {
 		return err
 	}
-	seq, err := t.next(ctx, "audit")
+	before, err := list(ctx, t.tx, scanText, `select hash from audit order by seq desc limit 1`)
 	if err != nil {
 		return err
 	}

@@ -18,13 +18,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/url"
 	"sync"
 	"time"
 
 	"github.com/pressly/goose/v3"
-	"modernc.org/sqlite" // driver "sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/shuntcd/shunt/internal/delivery"
 )
@@ -34,9 +31,9 @@ var migrations embed.FS
 
 // Config says where the database is.
 type Config struct {
-	Path  string // the SQLite file
-	Clock delivery.Clock
-	Log   *slog.Logger
+	Database string // path of the SQLite file, or a postgres:// URL
+	Clock    delivery.Clock
+	Log      *slog.Logger
 	// Fatal is called when the disk can no longer be trusted (a failed fsync or
 	// write): after it the next fsync would report success, so the process must
 	// end. It must not return.
@@ -47,7 +44,8 @@ type Config struct {
 type Store struct {
 	queries
 	cfg     Config
-	writer  *sql.DB // one connection
+	dialect dialect
+	writer  *sql.DB // SQLite: one connection
 	readers *sql.DB
 
 	mu          sync.Mutex
@@ -59,34 +57,15 @@ type Store struct {
 
 // Open opens (and creates and migrates) the database.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	writer, err := open(cfg.Path, false)
+	d, writer, readers, err := openDatabase(cfg.Database)
 	if err != nil {
 		return nil, err
 	}
-	writer.SetMaxOpenConns(1)
-	readers, err := open(cfg.Path, true)
-	if err != nil {
-		return nil, errors.Join(err, writer.Close())
-	}
-	readers.SetMaxOpenConns(8)
-	s := &Store{queries: queries{db: readers}, cfg: cfg, writer: writer, readers: readers, subscribers: map[int]chan Event{}}
+	s := &Store{queries: queries{db: readers}, cfg: cfg, dialect: d, writer: writer, readers: readers, subscribers: map[int]chan Event{}}
 	if err := s.migrate(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
-}
-
-func open(path string, readOnly bool) (*sql.DB, error) {
-	q := url.Values{"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(10000)", "foreign_keys(1)"}, "_txlock": {"immediate"}}
-	if readOnly {
-		q.Set("_txlock", "deferred")
-		q.Add("_pragma", "query_only(1)")
-	}
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+q.Encode())
-	if err != nil {
-		return nil, fmt.Errorf("open database: %w", err)
-	}
-	return db, nil
 }
 
 func (s *Store) migrate(ctx context.Context) error {
@@ -94,7 +73,7 @@ func (s *Store) migrate(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("embedded migrations: %w", err)
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, s.writer, files)
+	p, err := goose.NewProvider(s.dialect.goose, s.writer, files)
 	if err != nil {
 		return fmt.Errorf("prepare migrations: %w", err)
 	}
@@ -104,14 +83,14 @@ func (s *Store) migrate(ctx context.Context) error {
 	}
 	if current > target {
 		return &delivery.Error{
-			Kind: delivery.KindInvalid, What: "cannot open the database " + s.cfg.Path,
+			Kind: delivery.KindInvalid, What: "cannot open the database",
 			Why: fmt.Sprintf("its schema has version %d and this shunt knows up to %d: a newer shunt has used it", current, target), Next: "Start the newer shunt again.",
 		}
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrate database: %w", err)
 	}
-	return migrateQueue(ctx, s.writer)
+	return s.migrateQueue(ctx)
 }
 
 // Close closes the database.
@@ -119,7 +98,8 @@ func (s *Store) Close() error {
 	return errors.Join(s.readers.Close(), s.writer.Close())
 }
 
-// Now is the database's time: leases and expiries are judged by it.
+// Now is this process's time. Leases are judged by the time of the transaction,
+// which PostgreSQL tells to all servers alike.
 func (s *Store) Now() time.Time { return s.cfg.Clock.Now() }
 
 // Tx is a write transaction.
@@ -147,7 +127,12 @@ func (s *Store) Write(ctx context.Context, f func(ctx context.Context, tx *Tx) e
 		return s.judge(fmt.Errorf("begin: %w", err))
 	}
 	tx := &Tx{queries: queries{db: sqlTx}, tx: sqlTx, now: s.Now(), queue: s.queue}
-	err = f(ctx, tx)
+	if s.dialect.begin != nil {
+		tx.now, err = s.dialect.begin(ctx, sqlTx)
+	}
+	if err == nil {
+		err = f(ctx, tx)
+	}
 	if err == nil {
 		err = tx.saveEvents(ctx)
 	}
@@ -165,19 +150,6 @@ func (s *Store) Write(ctx context.Context, f func(ctx context.Context, tx *Tx) e
 	}
 	s.publish(tx.events)
 	return nil
-}
-
-// judge ends the process on an error of the disk.
-func (s *Store) judge(err error) error {
-	if e, ok := errors.AsType[*sqlite.Error](err); ok {
-		switch e.Code() & 0xff {
-		case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
-			s.cfg.Fatal(fmt.Errorf("the database's disk failed: %w", err))
-		case sqlite3.SQLITE_FULL:
-			return &delivery.Error{Kind: delivery.KindUnavailable, What: "cannot save", Why: "the disk is full", Next: "Make room; nothing was changed.", Err: err}
-		}
-	}
-	return err
 }
 
 type querier interface {
