@@ -6,6 +6,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,7 @@ const Operator = "operator"
 // Config is how a server runs.
 type Config struct {
 	DataDir       string // everything that Shunt keeps; made when missing
+	Database      string // a postgres:// URL; empty: the SQLite file shunt.db in DataDir
 	Listen        string // host:port
 	PublicURL     string // as people reach it; empty: http://<Listen>
 	SMTP          *notify.SMTP
@@ -131,6 +133,11 @@ func open(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	cfg.DataDir = abs
 	s := &Server{cfg: cfg, clock: delivery.SystemClock{}}
+	// The commands that act on a data directory find the database by this file; it
+	// may hold a password.
+	if err := os.WriteFile(filepath.Join(abs, "database"), []byte(cfg.Database), 0o600); err != nil {
+		return nil, fmt.Errorf("note the database: %w", err)
+	}
 	if s.secrets, err = openSealer(filepath.Join(abs, "secret.key")); err != nil {
 		return nil, err
 	}
@@ -142,15 +149,15 @@ func open(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s.runner = runner.NewClient(filepath.Join(abs, "runner"))
-	if s.store, err = openStore(ctx, abs, cfg.Log, s.clock); err != nil {
+	if s.store, err = openStore(ctx, cfg.Database, abs, cfg.Log, s.clock); err != nil {
 		return nil, err
 	}
 	s.auth = auth.New(s.store, s.clock)
 	return s, nil
 }
 
-func openStore(ctx context.Context, dir string, log *slog.Logger, clock delivery.Clock) (*store.Store, error) {
-	return store.Open(ctx, store.Config{Database: filepath.Join(dir, "shunt.db"), Clock: clock, Log: log, Fatal: func(err error) {
+func openStore(ctx context.Context, database, dir string, log *slog.Logger, clock delivery.Clock) (*store.Store, error) {
+	return store.Open(ctx, store.Config{Database: cmp.Or(database, filepath.Join(dir, "shunt.db")), Clock: clock, Log: log, Fatal: func(err error) {
 		log.Error("the process ends, for it can no longer know what is saved", "error", err)
 		panic(err)
 	}})
@@ -240,10 +247,11 @@ func ensureOperator(ctx context.Context, st *store.Store) error {
 // withData opens the database of a data directory for one act of the command
 // line; the server may run meanwhile.
 func withData(ctx context.Context, dataDir string, f func(st *store.Store, a *auth.Service) error) error {
-	if _, err := os.Stat(filepath.Join(dataDir, "shunt.db")); err != nil {
-		return &delivery.Error{Kind: delivery.KindNotFound, What: "there is no Shunt in " + dataDir, Why: "it has no file shunt.db", Next: "Name its data directory:  --data DIR", Err: err}
+	database, err := os.ReadFile(filepath.Join(dataDir, "database")) //nolint:gosec // the operator's own directory
+	if err != nil {
+		return &delivery.Error{Kind: delivery.KindNotFound, What: "there is no Shunt in " + dataDir, Why: "no server has ever used this directory", Next: "Name its data directory:  --data DIR", Err: err}
 	}
-	st, err := openStore(ctx, dataDir, slog.New(slog.DiscardHandler), delivery.SystemClock{})
+	st, err := openStore(ctx, string(database), dataDir, slog.New(slog.DiscardHandler), delivery.SystemClock{})
 	if err != nil {
 		return err
 	}
