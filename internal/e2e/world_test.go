@@ -220,7 +220,7 @@ func (w *world) start() {
 	defer log.Close() //nolint:errcheck // the child has its own
 	args := append([]string{"serve", "--data", w.data, "--listen", w.listen, "--mail-dir", w.at("mail")}, w.flags...)
 	cmd := exec.Command(w.exe, args...) //nolint:gosec,noctx // ended by kill or sweep
-	cmd.Env, cmd.Stdout, cmd.Stderr = w.env(), log, log
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = w.dir, w.env(), log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	started := make(chan error)
 	w.server, w.ended = cmd, make(chan struct{})

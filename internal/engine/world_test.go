@@ -191,7 +191,7 @@ func (w *world) open() {
 	w.Helper()
 	log := slog.New(slog.NewTextHandler(testLog{w.T}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	var err error
-	w.store, err = store.Open(w.ctx, store.Config{Path: w.in("shunt.db"), Clock: w.clock, Log: log, Fatal: func(err error) { panic(err) }})
+	w.store, err = store.Open(w.ctx, store.Config{Database: w.in("shunt.db"), Clock: w.clock, Log: log, Fatal: func(err error) { panic(err) }})
 	w.ok(err)
 	git, err := gitrepo.New(gitrepo.Config{Dir: w.in("mirrors"), Home: w.in("home"), Log: log, Timeout: 30 * time.Second})
 	w.ok(err)
