@@ -21,8 +21,9 @@ const demoPatience = time.Minute
 
 func (a *app) demoCommands() []*cobra.Command {
 	var o demo.Options
+	var serve bool
 	cmd := command("demo", "Play the whole hotfix story on this machine", cobra.NoArgs, func(ctx context.Context, _ []string) error {
-		o.Auto = o.Auto || !a.terminal()
+		o.Auto = o.Auto || !serve && !a.terminal()
 		o.Out, o.Env, o.Clock, o.HTTP, o.Paint = a.out, a.env, a.clock, patientClient(max(a.patience, demoPatience), nil), a.paint
 		dir, err := filepath.Abs(o.Dir)
 		if err != nil {
@@ -38,8 +39,10 @@ func (a *app) demoCommands() []*cobra.Command {
 	cmd.Long = "Demo makes one folder with a web shop, its git repository, a Shunt server and a bug in production,\nand shows how a hotfix gets there. With --auto, and without a terminal, it plays the story itself,\nchecks every claim, and ends with 0 only if all hold."
 	f := cmd.Flags()
 	f.BoolVar(&o.Auto, "auto", false, "play the story and check every claim")
+	f.BoolVar(&serve, "serve", false, "serve until interrupted, also without a terminal")
 	f.StringVar(&o.Dir, "dir", "shunt-demo", "folder to make")
 	f.IntVar(&o.Port, "port", 8080, "port of the server; another one when it is taken; 0: any")
+	cmd.MarkFlagsMutuallyExclusive("auto", "serve")
 	shop := group("demo-shop", "The web shop of the demo", a.shopServe(), a.shopStart(), a.shopStop(), a.shopCheck(), a.shopLabel())
 	shop.Hidden = true
 	return []*cobra.Command{cmd, shop}

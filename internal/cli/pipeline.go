@@ -53,10 +53,17 @@ func (a *app) lintCommand() *cobra.Command {
 }
 
 func (a *app) schemaCommand() *cobra.Command {
-	return command("schema", "Print the JSON Schema of the pipeline file", cobra.NoArgs, func(context.Context, []string) error {
-		a.printf("%s", pipeline.Schema())
+	var reference bool
+	cmd := command("schema", "Print the JSON Schema of the pipeline file", cobra.NoArgs, func(context.Context, []string) error {
+		text := pipeline.Schema()
+		if reference {
+			text = pipeline.Reference()
+		}
+		a.printf("%s", text)
 		return nil
 	})
+	cmd.Flags().BoolVar(&reference, "reference", false, "print the reference for people instead, as Markdown")
+	return cmd
 }
 
 func (a *app) initCommand() *cobra.Command {

@@ -18,7 +18,7 @@ import (
 // Sync reads the remote's refs and acts on what changed since they were last
 // acted on. Webhooks, hooks and polling all end here, so that lost, doubled and
 // reordered events make the same builds. It returns what became of each change.
-func (e *Engine) Sync(ctx context.Context, project string) ([]store.Push, error) {
+func (e *Engine) Sync(ctx context.Context, project string) (pushes []store.Push, err error) {
 	defer e.lock("project/" + project)()
 	p, err := e.Store.Project(ctx, project)
 	if err != nil {
@@ -42,6 +42,13 @@ func (e *Engine) Sync(ctx context.Context, project string) ([]store.Push, error)
 		e.refreshLater(project)
 	}
 	changed := changedRefs(known, refs)
+	// Also when nothing changed: whoever acted on the last change may have died
+	// before the debts were looked at. It costs no git while nothing is owed.
+	defer func() {
+		if err == nil {
+			err = e.forecast(ctx, p, refs)
+		}
+	}()
 	state, err := e.Store.FetchState(ctx, project)
 	if err != nil {
 		return nil, err
@@ -55,7 +62,6 @@ func (e *Engine) Sync(ctx context.Context, project string) ([]store.Push, error)
 	if p, err = e.learn(ctx, p, refs); err != nil {
 		return nil, err
 	}
-	var pushes []store.Push
 	for _, ref := range changed {
 		push, err := e.refChanged(ctx, p, ref, known[ref], refs[ref], refs)
 		if err != nil {
@@ -66,9 +72,6 @@ func (e *Engine) Sync(ctx context.Context, project string) ([]store.Push, error)
 		}
 	}
 	if len(changed) > 0 {
-		if err := e.forecast(ctx, p, refs); err != nil {
-			return pushes, err
-		}
 		e.refreshLater(project)
 	}
 	return pushes, nil
