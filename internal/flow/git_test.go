@@ -198,7 +198,7 @@ func (w *world) mendCandidate(c candidate, f flow.CandidateFacts, r *flow.Refusa
 }
 
 // hotfixNames are what git takes and a shell must not.
-var hotfixNames = []string{"hotfix/cart-500", "hotfix/it's", "hotfix/$(touch${IFS}marker)", "hotfix/a;id&\"b", "-x", "hotfix/\u202eevil\u009b1m"} //nolint:gochecknoglobals // a constant of the tests
+var hotfixNames = []string{"hotfix/cart-500", "hotfix/it's", "hotfix/$(touch${IFS}marker)", "hotfix/a;id&\"b", "-x", "hotfix/\u202eevil\u009b1m"}
 
 func (w *world) step(rt *rapid.T) {
 	op := rapid.SampledFrom([]string{

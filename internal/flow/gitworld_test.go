@@ -3,7 +3,7 @@ package flow_test
 import (
 	"bytes"
 	"compress/zlib"
-	"crypto/sha1" //nolint:gosec // git's object ids
+	"crypto/sha1"
 	"encoding/hex"
 	"fmt"
 	"maps"
@@ -62,7 +62,7 @@ type world struct {
 	log      []string
 }
 
-var branches = delivery.Branches{Integration: "develop", Production: "master", Hotfix: "hotfix/*"} //nolint:gochecknoglobals // a constant of the tests
+var branches = delivery.Branches{Integration: "develop", Production: "master", Hotfix: "hotfix/*"}
 
 func newWorld(t tester, dir string) *world {
 	w := &world{
@@ -87,7 +87,7 @@ func gitEnv(dir string) []string {
 
 func (w *world) git(args ...string) []string {
 	w.t.Helper()
-	cmd := exec.Command("git", args...) //nolint:gosec,noctx // arguments of the test; short
+	cmd := exec.Command("git", args...)
 	cmd.Dir, cmd.Env = w.dir, gitEnv(w.dir)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -106,7 +106,7 @@ func (w *world) ask(args ...string) []string {
 // object writes a loose object without a process.
 func (w *world) object(kind string, body []byte) string {
 	raw := append(fmt.Appendf(nil, "%s %d\x00", kind, len(body)), body...)
-	sum := sha1.Sum(raw) //nolint:gosec // git's object ids
+	sum := sha1.Sum(raw)
 	id := hex.EncodeToString(sum[:])
 	var z bytes.Buffer
 	zw := zlib.NewWriter(&z)
@@ -264,7 +264,7 @@ func (w *world) paste(branch string, commands []string) {
 	if branch != "develop" { // whoever pushed it has it
 		w.git("-C", clone, "update-ref", "refs/heads/"+branch, "refs/remotes/origin/"+branch)
 	}
-	cmd := exec.Command("sh", "-ec", strings.Join(commands, "\n")) //nolint:gosec,noctx // that it is safe is the claim
+	cmd := exec.Command("sh", "-ec", strings.Join(commands, "\n"))
 	cmd.Dir, cmd.Env = clone, gitEnv(w.dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		w.t.Fatalf("pasting\n%s\n%v\n%s", strings.Join(commands, "\n"), err, out)

@@ -257,7 +257,7 @@ func TestQuote(t *testing.T) {
 				t.Fatalf("Quote(%q) = %q shows what a terminal obeys", s, q)
 			}
 		}
-		out, err := exec.Command("sh", "-c", script).Output() //nolint:noctx // short
+		out, err := exec.Command("sh", "-c", script).Output()
 		if want := strings.Join(texts, "\n.\n") + "\n.\n"; err != nil || string(out) != want {
 			t.Fatalf("sh says %q, want %q (%v)", out, want, err)
 		}

@@ -135,7 +135,7 @@ func (g *Git) run(ctx context.Context, c command) ([]byte, error) {
 	out := &capped{max: c.max, full: cancel}
 	errs := &capped{max: maxStderr, full: func() {}}
 
-	cmd := exec.CommandContext(ctx, g.bin, argv...) //nolint:gosec // G204: operands are checked above
+	cmd := exec.CommandContext(ctx, g.bin, argv...)
 	cmd.Dir = g.dir
 	cmd.Env = append(append(make([]string, 0, len(g.env)+len(c.env)), g.env...), c.env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.stdin, out, errs

@@ -95,7 +95,7 @@ func (f *fixture) run(dir string, stdin []byte, args ...string) string {
 
 func (f *fixture) try(dir string, stdin []byte, args ...string) (string, error) {
 	f.t.Helper()
-	cmd := exec.CommandContext(context.Background(), realGit(f.t), args...) //nolint:usetesting // may run in Cleanup
+	cmd := exec.CommandContext(context.Background(), realGit(f.t), args...)
 	cmd.Dir = dir
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + f.dir, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "LANG=C",

@@ -84,7 +84,7 @@ func oldHook(hook string) (hookFile, error) {
 	if err != nil {
 		return hookFile{}, err
 	}
-	b, err := os.ReadFile(hook) //nolint:gosec // G304: in the repository that the operator registered
+	b, err := os.ReadFile(hook)
 	if err != nil {
 		return hookFile{}, err
 	}
@@ -95,7 +95,7 @@ func oldHook(hook string) (hookFile, error) {
 // replace writes an executable beside its place and moves it there, so that git
 // never runs half of one.
 func replace(file, content string) error {
-	if old, err := os.ReadFile(file); err == nil && string(old) == content { //nolint:gosec // G304: see oldHook
+	if old, err := os.ReadFile(file); err == nil && string(old) == content {
 		if info, err := os.Lstat(file); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o100 != 0 {
 			return nil
 		}

@@ -230,7 +230,7 @@ func TestPushWhoseAnswerIsLostIsUnknown(t *testing.T) {
 			return
 		}
 		srv.Config.Handler.ServeHTTP(httptest.NewRecorder(), req)
-		if conn, _, err := w.(http.Hijacker).Hijack(); err == nil { //nolint:forcetypeassert // of net/http
+		if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
 			if tcp, ok := conn.(*net.TCPConn); ok {
 				_ = tcp.SetLinger(0)
 			}

@@ -24,7 +24,7 @@ func golden(t *testing.T, file, got string) {
 		}
 		return
 	}
-	want, err := os.ReadFile(file) //nolint:gosec // a file of testdata
+	want, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func inputs(tb testing.TB, dir string) map[string][]byte {
 	}
 	m := map[string][]byte{}
 	for _, file := range files {
-		data, err := os.ReadFile(file) //nolint:gosec // a file of testdata
+		data, err := os.ReadFile(file)
 		if err != nil {
 			tb.Fatal(err)
 		}

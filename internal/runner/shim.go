@@ -206,8 +206,8 @@ func (s *shim) start(script string) error {
 	if err != nil {
 		return fmt.Errorf("standard input: %w", err)
 	}
-	defer null.Close()                                                                             //nolint:errcheck // opened for reading
-	pid, err := syscall.ForkExec("/bin/sh", []string{"sh", "-e", "-c", script}, &syscall.ProcAttr{ //nolint:gosec // G204: running the script is the purpose
+	defer null.Close() //nolint:errcheck // opened for reading
+	pid, err := syscall.ForkExec("/bin/sh", []string{"sh", "-e", "-c", script}, &syscall.ProcAttr{
 		Dir: string(s.spec.Dir), Env: stringLists(s.spec.Env),
 		Files: []uintptr{null.Fd(), s.out, s.out},
 		Sys:   &syscall.SysProcAttr{Setpgid: true},

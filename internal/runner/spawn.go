@@ -37,7 +37,7 @@ func Spawn(ctx context.Context, exe, dir string, env []string) (Info, error) {
 	if env == nil {
 		env = []string{"PATH=" + defaultPath, "LANG=C.UTF-8"}
 	}
-	cmd := exec.Command(exe, Command, "--dir", dir) //nolint:noctx,gosec // it outlives ctx; our own program
+	cmd := exec.Command(exe, Command, "--dir", dir) //nolint:noctx // it outlives ctx; our own program
 	cmd.Env = env
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

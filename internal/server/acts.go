@@ -24,8 +24,8 @@ import (
 )
 
 var (
-	projectName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`) //nolint:gochecknoglobals // constant
-	secretName  = regexp.MustCompile(`^[A-Z_][A-Z0-9_]{0,127}$`)  //nolint:gochecknoglobals // constant
+	projectName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+	secretName  = regexp.MustCompile(`^[A-Z_][A-Z0-9_]{0,127}$`)
 )
 
 // AddProject implements web.Writer.

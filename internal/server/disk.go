@@ -20,11 +20,11 @@ import (
 
 // lockDir makes sure that one server uses a data directory.
 func lockDir(dir string) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(dir, "server.lock"), os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the operator's own directory
+	f, err := os.OpenFile(filepath.Join(dir, "server.lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock data directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil { //nolint:gosec // a descriptor fits
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, errors.Join(&delivery.Error{Kind: delivery.KindConflict, What: "cannot start on " + dir, Why: "another Shunt server uses this data directory", Next: "Stop it first, or name another directory:  --data DIR", Err: err}, f.Close())
 	}
 	return func() { _ = f.Close() }, nil
@@ -41,7 +41,7 @@ func randomName() string {
 type sealer struct{ key *age.X25519Identity }
 
 func openSealer(file string) (*sealer, error) {
-	text, err := os.ReadFile(file) //nolint:gosec // the operator's own directory
+	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		key, err := age.GenerateX25519Identity()
 		if err != nil {

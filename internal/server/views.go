@@ -226,7 +226,7 @@ func (s *Server) Build(ctx context.Context, project string, number int64) (api.B
 		return v, err
 	}
 	v.Tests = tests(t)
-	v.WhyFailed = s.whyFailed(b, nodes, v.Nodes)
+	v.WhyFailed = s.whyFailed(ctx, b, nodes, v.Nodes)
 	v.Actions = actions(b, nodes, v.Deployments)
 	return v, nil
 }
@@ -333,7 +333,7 @@ func tests(t engine.Tests) api.TestSummary {
 
 func first[T any](s []T, n int) []T { return s[:min(len(s), n)] }
 
-func (s *Server) whyFailed(b delivery.Build, nodes []delivery.Node, views []api.Node) *api.WhyFailed {
+func (s *Server) whyFailed(ctx context.Context, b delivery.Build, nodes []delivery.Node, views []api.Node) *api.WhyFailed {
 	if b.Status != delivery.BuildFailed && b.Status != delivery.BuildStopped {
 		return nil
 	}
@@ -345,7 +345,7 @@ func (s *Server) whyFailed(b delivery.Build, nodes []delivery.Node, views []api.
 		if tries := views[i].Attempts; len(tries) > 0 {
 			last := tries[len(tries)-1]
 			v.Attempt, v.ExitCode = last.Attempt, last.ExitCode
-			if attempts, err := s.store.Attempts(context.Background(), b.ID); err == nil {
+			if attempts, err := s.store.Attempts(ctx, b.ID); err == nil {
 				for _, a := range attempts {
 					if a.Node == n.Name && a.Attempt == last.Attempt {
 						v.Tail = engine.Tail(s.engine.LogPath(a.ID), 20)

@@ -29,6 +29,7 @@ func openAt(t *testing.T, database string) *store.Store {
 func TestSQLite(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) (*store.Store, string) {
+		t.Helper()
 		path := filepath.Join(t.TempDir(), "shunt.db")
 		return openAt(t, path), path
 	})
@@ -48,6 +49,7 @@ func TestPostgres(t *testing.T) {
 	}
 	t.Cleanup(server.Stop)
 	storetest.Run(t, func(t *testing.T) (*store.Store, string) {
+		t.Helper()
 		url, err := server.Database(t.Context())
 		if err != nil {
 			t.Fatal(err)

@@ -36,6 +36,7 @@ type worker struct {
 	driver Driver
 }
 
+// Work implements river.Worker.
 func (w *worker) Work(ctx context.Context, job *river.Job[drive]) error {
 	return w.driver.Drive(ctx, job.Args.BuildID)
 }
