@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always 2>/dev/null || echo devel)
 LDFLAGS = -s -w -X github.com/shuntcd/shunt/internal/cli.version=$(VERSION)
 TOOL = go tool -modfile=tools/go.mod
 
-.PHONY: build demo test check unit race lint generate fuzz bench docs needs clean
+.PHONY: build demo test check unit faults faults-core race lint generate fuzz bench docs needs clean
 
 build: ## one static binary: bin/shunt
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/shunt ./cmd/shunt
@@ -23,6 +23,12 @@ check: ## vet, lint, generated files, size of the binary
 
 unit:
 	go test -timeout 20m ./...
+
+faults-core: ## the story with a fault at every failpoint, once each
+	go test -count 1 -timeout 20m ./internal/faults -v
+
+faults: ## each point, each fault, first and later pass (about 20 minutes)
+	go test -count 1 -timeout 60m ./internal/faults -v -faults all
 
 race: ## the packages with goroutines, under the race detector
 	CGO_ENABLED=1 go test -race -timeout 30m ./internal/store ./internal/engine ./internal/runner ./internal/server ./internal/web
