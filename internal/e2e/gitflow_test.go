@@ -43,7 +43,7 @@ func TestGitFlowsOwnClient(t *testing.T) {
 		t.Error("unfinished work is in production")
 	}
 
-	debts, err := w.api.BackMerges(t.Context(), projectName)
+	debts, err := w.api.BackMerges(t.Context(), w.project)
 	w.must(err)
 	if len(debts) != 1 || !debts[0].ClosedAt.IsZero() || len(debts[0].Conflicts) > 0 {
 		t.Fatalf("debts are %+v, want an open one that merges clean", debts)
@@ -53,7 +53,7 @@ func TestGitFlowsOwnClient(t *testing.T) {
 	w.git("merge", "--quiet", "--no-edit", "origin/master")
 	w.push("develop")
 	w.until("the debt is paid", func() bool {
-		debts, err := w.api.BackMerges(t.Context(), projectName)
+		debts, err := w.api.BackMerges(t.Context(), w.project)
 		return err == nil && len(debts) == 1 && !debts[0].ClosedAt.IsZero()
 	})
 }

@@ -20,7 +20,7 @@ import (
 
 // seed chooses the moments of TestTheDemoSurvivesKillAtAnyMoment; 0 takes new
 // ones each time. The seed is printed, so that a failure can be played again.
-var seed = flag.Uint64("seed", 0, "of the random moments; 0: another one each time") //nolint:gochecknoglobals // a flag
+var seed = flag.Uint64("seed", 0, "of the random moments; 0: another one each time")
 
 // moments is how many times the server is killed in all demos together.
 const moments = 40
@@ -60,11 +60,12 @@ func TestTheDemoSurvivesKillAtAnyMoment(t *testing.T) {
 // playKilled plays one demo, kills its server up to 5 times and returns how
 // often that was.
 func playKilled(t *testing.T, seed, run uint64) (kills int) {
+	t.Helper()
 	dir := filepath.Join(t.TempDir(), fmt.Sprintf("demo%d", run))
-	random := rand.New(rand.NewPCG(seed, run)) //nolint:gosec // no secret
+	random := rand.New(rand.NewPCG(seed, run))
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, "demo", "--auto", "--dir", dir, "--port", "0") //nolint:gosec // the program under test
+	cmd := exec.CommandContext(ctx, program, "demo", "--auto", "--dir", dir, "--port", "0")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -129,7 +130,7 @@ func ranTwice(dir string) (wrong []string) {
 		wrong = append(wrong, fmt.Sprintf("there are %d logs: %v", len(logs), err))
 	}
 	for _, name := range logs {
-		text, err := os.ReadFile(name) //nolint:gosec // the test's own
+		text, err := os.ReadFile(name)
 		n := bytes.Count(text, []byte(" #step 1 ")) - bytes.Count(text, []byte(" #step 1 ended "))
 		if err != nil || n != 1 || !strings.HasSuffix(name, "-1.log") {
 			wrong = append(wrong, fmt.Sprintf("%s began %d times: %v\n%s", filepath.Base(name), n, err, text))

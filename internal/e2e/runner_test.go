@@ -90,7 +90,7 @@ func (w *world) killInDeployment() int64 {
 	w.add(api.AddProject{InstallHook: true})
 	b := w.push("develop")
 	w.reach(b.Number, delivery.BuildWaiting)
-	_, err := w.api.Decide(w.Context(), projectName, b.Number, api.Decide{Promote: true})
+	_, err := w.api.Decide(w.Context(), w.project, b.Number, api.Decide{Promote: true})
 	w.must(err)
 	w.await("deploy-begun")
 	w.killRunner()

@@ -20,7 +20,7 @@ func TestTwoServersOnOneDirectory(t *testing.T) {
 	if code == 0 || !strings.Contains(out, "another Shunt server uses this data directory") || !strings.Contains(out, "--data DIR") {
 		t.Errorf("the second server ended with %d and says\n%s", code, out)
 	}
-	if resp, err := http.Get("http://" + other + "/livez"); err == nil { //nolint:noctx,gosec // short
+	if resp, err := http.Get("http://" + other + "/livez"); err == nil {
 		_ = resp.Body.Close()
 		t.Error("the second server answers")
 	}
@@ -35,7 +35,7 @@ func TestSIGTERMDuringADeploy(t *testing.T) {
 	w.add(api.AddProject{InstallHook: true})
 	b := w.push("develop")
 	w.reach(b.Number, delivery.BuildWaiting)
-	_, err := w.api.Decide(t.Context(), projectName, b.Number, api.Decide{Promote: true})
+	_, err := w.api.Decide(t.Context(), w.project, b.Number, api.Decide{Promote: true})
 	w.must(err)
 	w.await("deploy-begun")
 	if state := w.kill(syscall.SIGTERM); state.ExitCode() != 0 {
@@ -45,7 +45,7 @@ func TestSIGTERMDuringADeploy(t *testing.T) {
 		t.Error("the deployment was stopped with the server")
 	}
 	w.start()
-	running, err := w.api.Build(t.Context(), projectName, b.Number)
+	running, err := w.api.Build(t.Context(), w.project, b.Number)
 	w.must(err)
 	if running.Status != delivery.BuildRunning && running.Status != delivery.BuildQueued {
 		t.Error(story(running))

@@ -21,14 +21,14 @@ func (w *world) webhook(project, body string, headers ...string) int {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	w.must(err)
-	defer resp.Body.Close() //nolint:errcheck // nothing is written
+	defer resp.Body.Close()
 	return resp.StatusCode
 }
 
 // deliver posts a rightly signed webhook, as GitHub would.
 func (w *world) deliver(id, body string) {
 	w.Helper()
-	if got := w.webhook(projectName, body, "X-Hub-Signature-256", auth.SignWebhook(w.secret, []byte(body)), "X-GitHub-Delivery", id); got != http.StatusAccepted {
+	if got := w.webhook(w.project, body, "X-Hub-Signature-256", auth.SignWebhook(w.secret, []byte(body)), "X-GitHub-Delivery", id); got != http.StatusAccepted {
 		w.Errorf("a rightly signed webhook is answered %d", got)
 	}
 }
@@ -36,7 +36,7 @@ func (w *world) deliver(id, body string) {
 // count is how many builds there are.
 func (w *world) count() int {
 	w.Helper()
-	list, err := w.api.Builds(w.Context(), projectName, api.BuildFilter{Limit: 200})
+	list, err := w.api.Builds(w.Context(), w.project, api.BuildFilter{Limit: 200})
 	w.must(err)
 	return len(list)
 }
@@ -63,7 +63,7 @@ func TestWebhooksLostDoubledReordered(t *testing.T) {
 		"wrong of Shunt":       {"X-Shunt-Signature", "sha256=00"},
 		"a token that is none": {"Authorization", "Bearer " + w.secret},
 	} {
-		if got := w.webhook(projectName, body, headers...); got != http.StatusUnauthorized {
+		if got := w.webhook(w.project, body, headers...); got != http.StatusUnauthorized {
 			t.Errorf("%s: answered %d", name, got)
 		}
 	}
@@ -88,7 +88,7 @@ func TestWebhooksLostDoubledReordered(t *testing.T) {
 	w.buildOf(third, "")
 	w.deliver("second", `{"ref":"refs/heads/develop","after":"`+first+`"}`) // it comes after the third
 	w.deliver("rubbish", "not even JSON")
-	_, err := w.api.Sync(t.Context(), projectName) // whatever those began is done behind this
+	_, err := w.api.Sync(t.Context(), w.project) // whatever those began is done behind this
 	w.must(err)
 	if n := w.count(); n != 2 {
 		t.Errorf("there are %d builds, want one of the first and one of the third commit", n)

@@ -29,7 +29,7 @@ import (
 const patience = 2 * time.Minute
 
 // program is the binary under test; TestMain sets it.
-var program string //nolint:gochecknoglobals // set once
+var program string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -44,7 +44,7 @@ func buildAndRun(m *testing.M) int {
 	if err != nil {
 		panic(err)
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	defer os.RemoveAll(dir)
 	program = filepath.Join(dir, "shunt")
 	if err := build(".", program, "-buildvcs=false"); err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, err)
@@ -57,7 +57,7 @@ func buildAndRun(m *testing.M) int {
 // every other build of the project's checks, so that the compiler's cache serves all.
 func build(dir, to string, flags ...string) error {
 	args := append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", to}, flags...)
-	cmd := exec.Command("go", append(args, "github.com/shuntcd/shunt/cmd/shunt")...) //nolint:gosec,noctx // our own program
+	cmd := exec.Command("go", append(args, "github.com/shuntcd/shunt/cmd/shunt")...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -69,36 +69,42 @@ func build(dir, to string, flags ...string) error {
 // world is one installation.
 type world struct {
 	*testing.T
-	exe    string // the server's binary
-	dir    string
-	data   string
-	bare   string
-	clone  string
-	listen string
-	url    string
-	flags  []string // further ones of serve
-	token  string
-	secret string // of the webhook
-	api    *api.Client
-	server *exec.Cmd
-	ended  chan struct{} // closed when the server process has ended
+	exe     string // the server's binary
+	dir     string
+	project string
+	data    string
+	bare    string
+	clone   string
+	listen  string
+	url     string
+	flags   []string // further ones of serve
+	token   string
+	secret  string // of the webhook
+	api     *api.Client
+	server  *exec.Cmd
+	ended   chan struct{} // closed when the server process has ended
 }
 
-const projectName = "shop"
-
-// newWorld makes the directory, the repository with files on develop, and starts
-// the server. The project is not added yet.
-func newWorld(t *testing.T, files map[string]string, flags ...string) *world {
+// emptyWorld makes the directory of a world without repositories and server.
+func emptyWorld(t *testing.T, project string, flags ...string) *world {
 	t.Helper()
 	dir := t.TempDir()
-	w := &world{T: t, exe: program, dir: dir, data: filepath.Join(dir, "data"), bare: filepath.Join(dir, projectName+".git"), clone: filepath.Join(dir, projectName), flags: flags}
+	w := &world{T: t, exe: program, dir: dir, project: project, data: filepath.Join(dir, "data"), bare: filepath.Join(dir, project+".git"), clone: filepath.Join(dir, project), flags: flags}
 	w.must(os.MkdirAll(w.at("home"), 0o750))
 	w.must(os.MkdirAll(w.at("journal"), 0o750))
 	t.Cleanup(w.sweep)
 	w.listen = freeAddress(t)
 	w.url = "http://" + w.listen
-	w.run(dir, "git", "init", "--quiet", "--bare", "--initial-branch=master", w.bare)
-	w.run(dir, "git", "init", "--quiet", "--initial-branch=master", w.clone)
+	return w
+}
+
+// newWorld makes a world with files on develop, and starts the server. The
+// project is not added yet.
+func newWorld(t *testing.T, files map[string]string, flags ...string) *world {
+	t.Helper()
+	w := emptyWorld(t, "shop", flags...)
+	w.run(w.dir, "git", "init", "--quiet", "--bare", "--initial-branch=master", w.bare)
+	w.run(w.dir, "git", "init", "--quiet", "--initial-branch=master", w.clone)
 	w.git("remote", "add", "origin", w.bare)
 	w.git("config", "user.name", "Ana Ruiz")
 	w.git("config", "user.email", "ana@example.org")
@@ -107,22 +113,28 @@ func newWorld(t *testing.T, files map[string]string, flags ...string) *world {
 	w.git("switch", "--quiet", "--create", "develop")
 	w.write(files)
 	w.commit("A shop")
+	w.begin()
+	return w
+}
+
+// begin starts the server for the first time and gets a token.
+func (w *world) begin() {
+	w.Helper()
 	w.start()
 	w.token = w.shunt("token", "create", "test", "--data", w.data)
 	w.api = api.NewClient(w.url, w.token, &http.Client{Timeout: time.Minute})
-	return w
 }
 
 // freeAddress is a port of a loopback address that nobody else uses: worlds can
 // restart on it without anybody taking it meanwhile.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	ip := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(250), rand.IntN(250), 1+rand.IntN(250)) //nolint:gosec // no secret
+	ip := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(250), rand.IntN(250), 1+rand.IntN(250))
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", ip+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // only asked
+	defer l.Close()
 	return l.Addr().String()
 }
 
@@ -141,7 +153,7 @@ func (w *world) must(err error) {
 func (w *world) env() []string {
 	return []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + w.at("home"), "LANG=C.UTF-8", "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "GIT_MERGE_AUTOEDIT=no",
-		"GIT_EDITOR=true", "SHUNT_SERVER=" + w.url, "SHUNT_TOKEN=" + w.token, "SHUNT_PROJECT=" + projectName,
+		"GIT_EDITOR=true", "SHUNT_SERVER=" + w.url, "SHUNT_TOKEN=" + w.token, "SHUNT_PROJECT=" + w.project,
 	}
 }
 
@@ -150,7 +162,7 @@ func (w *world) command(dir, stdin string, args ...string) (out string, code int
 	w.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...) //nolint:gosec // the test's own
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir, cmd.Env, cmd.Stdin = dir, w.env(), strings.NewReader(stdin)
 	b, err := cmd.CombinedOutput()
 	if _, ended := errors.AsType[*exec.ExitError](err); err != nil && (!ended || ctx.Err() != nil) {
@@ -201,7 +213,7 @@ func (w *world) write(files map[string]string) {
 	for name, text := range files {
 		file := filepath.Join(w.clone, name)
 		w.must(os.MkdirAll(filepath.Dir(file), 0o750))
-		w.must(os.WriteFile(file, []byte(strings.ReplaceAll(text, "@DIR@", w.at("journal"))), 0o755)) //nolint:gosec // scripts
+		w.must(os.WriteFile(file, []byte(strings.ReplaceAll(text, "@DIR@", w.at("journal"))), 0o755))
 	}
 }
 
@@ -217,9 +229,9 @@ func (w *world) start() {
 	w.Helper()
 	log, err := os.OpenFile(w.at("server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	w.must(err)
-	defer log.Close() //nolint:errcheck // the child has its own
+	defer log.Close()
 	args := append([]string{"serve", "--data", w.data, "--listen", w.listen, "--mail-dir", w.at("mail")}, w.flags...)
-	cmd := exec.Command(w.exe, args...) //nolint:gosec,noctx // ended by kill or sweep
+	cmd := exec.Command(w.exe, args...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = w.dir, w.env(), log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	started := make(chan error)
@@ -240,11 +252,11 @@ func (w *world) start() {
 			w.Fatalf("the server ended: %v", cmd.ProcessState)
 		default:
 		}
-		resp, err := http.Get(w.url + "/readyz") //nolint:noctx,gosec // short
+		resp, err := http.Get(w.url + "/readyz")
 		if err != nil {
 			return false
 		}
-		defer resp.Body.Close() //nolint:errcheck // nothing is written
+		defer resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
 	})
 }
@@ -264,7 +276,7 @@ func (w *world) kill(sig syscall.Signal) *os.ProcessState {
 // add takes the repository over, with its post-receive hook.
 func (w *world) add(in api.AddProject) api.AddedProject {
 	w.Helper()
-	in.Name, in.URL, in.Local = projectName, w.bare, true
+	in.Name, in.URL, in.Local = w.project, w.bare, true
 	p, err := w.api.AddProject(w.Context(), in)
 	w.must(err)
 	w.secret = p.WebhookSecret
@@ -296,7 +308,7 @@ func (w *world) push(ref string) api.Build {
 func (w *world) buildOf(commit, said string) (b api.Build) {
 	w.Helper()
 	w.until("there is a build of "+commit+"\n"+said, func() bool {
-		list, err := w.api.Builds(w.Context(), projectName, api.BuildFilter{Commit: commit, Limit: 1})
+		list, err := w.api.Builds(w.Context(), w.project, api.BuildFilter{Commit: commit, Limit: 1})
 		if err == nil && len(list) > 0 {
 			b = list[0]
 		}
@@ -309,7 +321,7 @@ func (w *world) buildOf(commit, said string) (b api.Build) {
 func (w *world) reach(number int64, status delivery.BuildStatus) (b api.BuildDetail) {
 	w.Helper()
 	w.until(fmt.Sprintf("build %d is %s", number, status), func() bool {
-		now, err := w.api.Build(w.Context(), projectName, number)
+		now, err := w.api.Build(w.Context(), w.project, number)
 		if err != nil {
 			return false
 		}
@@ -339,7 +351,7 @@ func story(b api.BuildDetail) string {
 func (w *world) promote(number int64) api.BuildDetail {
 	w.Helper()
 	w.reach(number, delivery.BuildWaiting)
-	_, err := w.api.Decide(w.Context(), projectName, number, api.Decide{Promote: true})
+	_, err := w.api.Decide(w.Context(), w.project, number, api.Decide{Promote: true})
 	w.must(err)
 	return w.reach(number, delivery.BuildSucceeded)
 }
@@ -363,15 +375,15 @@ func (w *world) allow(name string) {
 
 func (w *world) await(name string) {
 	w.Helper()
-	w.until("a script wrote "+name, func() bool { return w.journal(name) != nil })
+	w.until("a script wrote "+name, func() bool { return len(w.journal(name)) > 0 })
 }
 
 // log is a node's log as text.
 func (w *world) log(number int64, node string) string {
 	w.Helper()
-	r, err := w.api.Log(w.Context(), projectName, number, node, 0, 0, false, "text")
+	r, err := w.api.Log(w.Context(), w.project, number, node, 0, 0, false, "text")
 	w.must(err)
-	defer r.Close() //nolint:errcheck // nothing is written
+	defer r.Close()
 	b, err := io.ReadAll(r)
 	w.must(err)
 	return string(b)
@@ -427,15 +439,14 @@ func (w *world) sweep() {
 			w.Logf("server.log:\n%s", b[max(0, len(b)-6000):])
 		}
 	}
-	for range 200 {
+	for gone := 0; gone < 3; gone++ { // one that is about to begin has no command line for a moment
 		left := processes(w.dir)
-		if len(left) == 0 {
-			return
+		if len(left) > 0 {
+			gone = 0
 		}
 		for pid := range left {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	w.Errorf("left running: %v", processes(w.dir))
 }
