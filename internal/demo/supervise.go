@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -93,7 +94,14 @@ func lastLines(file string) string {
 // freePort returns the wanted port of localhost, or another one when it is taken.
 func freePort(ctx context.Context, wanted int) (int, error) {
 	var lc net.ListenConfig
-	for _, port := range []int{wanted, 0} {
+	ports := []int{wanted}
+	if wanted == 0 {
+		ports = nil
+	}
+	for range 50 { // below the range from which the kernel gives ports to clients
+		ports = append(ports, 20000+rand.IntN(12000)) //nolint:gosec // any will do
+	}
+	for _, port := range ports {
 		l, err := lc.Listen(ctx, "tcp", "localhost:"+strconv.Itoa(port))
 		if err != nil {
 			continue

@@ -121,7 +121,7 @@ func (w *world) harmless(browser *http.Client, page string, shows bool) {
 	if resp.StatusCode != http.StatusOK {
 		w.Errorf("%s is answered %s\n%s", page, resp.Status, body)
 	}
-	for _, evil := range []string{"<script>alert", "<img src=x", "href=\"javascript:", "\x9b1m"} {
+	for _, evil := range []string{"<script>alert", "<img src=x", "href=\"javascript:", "\x9b1m", "\x1b", "\x07", "\u202e"} {
 		if i := strings.Index(body, evil); i >= 0 {
 			w.Errorf("%s has %q:\n%s", page, evil, body[max(0, i-200):min(len(body), i+200)])
 		}

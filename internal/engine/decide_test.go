@@ -162,7 +162,7 @@ environments:
 		b := w.reach(1, delivery.BuildCancelled)
 		w.want("reason", b.Reason, "cancelled by bob")
 		w.want("job", w.node(1, "job/build").State, delivery.NodeCancelled)
-		w.want("its process", w.sh("kill -0 "+w.read("pid")+" 2>/dev/null || echo dead"), "dead")
+		w.want("its process", w.sh("kill -0 "+w.lines("pid")[0]+" 2>/dev/null || echo dead"), "dead")
 		w.want("tag", w.remote("build/1"), "")
 		w.sh("rm slow")
 		w.ok(w.engine.Rerun(w.ctx, project, 1, "bob"))
@@ -209,5 +209,5 @@ const production0 = `  production:
       echo "$SHUNT_DEPLOY_ID $SHUNT_FENCE $SHUNT_DEPLOY_KIND $(cat $SHUNT_ARTIFACT_APP)" >> $DIR/deploys
       while [ -e $DIR/slow ]; do sleep 0.02; done
       if [ -e $DIR/meddle ]; then sh $DIR/meddle; fi
-      test ! -e $DIR/broken
+      test ! -e $DIR/broken -a ! -e $DIR/broken-$SHUNT_BUILD
 `

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/failpoint"
 	"github.com/shuntcd/shunt/internal/flow"
 	"github.com/shuntcd/shunt/internal/pipeline"
 	"github.com/shuntcd/shunt/internal/runner"
@@ -74,19 +75,12 @@ func (p *performer) startDeployment(ctx context.Context, env *pipeline.Environme
 		if gate != nil {
 			without = gate.Without
 		}
-		facts, err := p.CandidateFacts(ctx, p.build, without)
+		why, err := p.mayShip(ctx, p.build, without)
 		if err != nil {
 			return d, &result{err: err}
 		}
-		why, err := p.rewritten(ctx, p.build)
-		if err != nil {
-			return d, &result{err: err}
-		}
-		if r := flow.MayPromote(facts); r != nil {
-			why = r.Why
-		}
-		if why != "" {
-			return d, p.void(gate, why)
+		if why != nil {
+			return d, p.void(gate, why.Why)
 		}
 	}
 	artifacts, err := p.Store.Artifacts(ctx, p.build.ID)
@@ -98,6 +92,9 @@ func (p *performer) startDeployment(ctx context.Context, env *pipeline.Environme
 			r := failed(fmt.Sprintf("artifact %s is not what was approved: %v", a.Name, err))
 			return d, &r
 		}
+	}
+	if err := failpoint.Hit("deploy", failpoint.BeforeIntent); err != nil {
+		return d, &result{err: err}
 	}
 	var refused *result
 	err = p.write(ctx, func(ctx context.Context, tx *store.Tx) error {

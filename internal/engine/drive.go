@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +11,7 @@ import (
 	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/failpoint"
 	"github.com/shuntcd/shunt/internal/flow"
 	"github.com/shuntcd/shunt/internal/pipeline"
 	"github.com/shuntcd/shunt/internal/runner"
@@ -57,6 +60,9 @@ func (e *Engine) drive(ctx context.Context, id int64) error {
 		e.mu.Unlock()
 	}()
 
+	if err := failpoint.Hit("lease", failpoint.BeforeIntent); err != nil {
+		return err
+	}
 	d := &driver{Engine: e, active: map[string]bool{}, retry: map[string]time.Time{}, results: make(chan result)}
 	var ok bool
 	err := e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
@@ -67,6 +73,9 @@ func (e *Engine) drive(ctx context.Context, id int64) error {
 		return d.load(ctx, tx)
 	})
 	if err != nil || !ok {
+		return err
+	}
+	if err := failpoint.Hit("lease", failpoint.AfterRecord); err != nil {
 		return err
 	}
 	return d.run(ctx, signal)
@@ -210,10 +219,16 @@ func (d *driver) step(ctx, work context.Context) (ended bool, err error) {
 			return nil
 		}
 		ended = true
+		if err := failpoint.Hit("end", failpoint.BeforeIntent); err != nil {
+			return err
+		}
 		return d.end(ctx, tx)
 	})
 	if err != nil {
 		return false, err
+	}
+	if ended {
+		return true, failpoint.Hit("end", failpoint.AfterRecord)
 	}
 	for _, n := range begun {
 		d.perform(work, n)
@@ -358,6 +373,11 @@ func (d *driver) begin(ctx context.Context, tx *store.Tx, name string) (delivery
 		}
 	case delivery.NodeJob, delivery.NodeTag, delivery.NodePublish, delivery.NodeGate, delivery.NodeDeploy, delivery.NodeRelease, delivery.NodeRollback:
 	}
+	if n.Kind == delivery.NodeJob || n.Kind == delivery.NodeUp {
+		if err := failpoint.Hit(string(n.Kind), failpoint.BeforeIntent); err != nil {
+			return *n, err
+		}
+	}
 	err := d.move(ctx, tx, name, delivery.NodeRunning, "", func(n *delivery.Node) { n.Attempt++ })
 	if err != nil {
 		return *n, err
@@ -370,7 +390,18 @@ func (d *driver) begin(ctx context.Context, tx *store.Tx, name string) (delivery
 
 // attemptID names an attempt for the runner; it is unique for ever and safe in a path.
 func attemptID(b delivery.Build, node string, attempt int) string {
-	return fmt.Sprintf("%s-%d-%s-%d", b.Project, b.Number, strings.ReplaceAll(node, "/", "-"), attempt)
+	return pathID(fmt.Sprintf("%s-%d-%s-%d", b.Project, b.Number, strings.ReplaceAll(node, "/", "-"), attempt))
+}
+
+// pathID cuts an id to what a runner and a file system take, with room for a
+// suffix; a digest keeps it unique.
+func pathID(id string) string {
+	const most = 100
+	if len(id) <= most {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	return id[:most-13] + "-" + hex.EncodeToString(sum[:6])
 }
 
 func (d *driver) insertAttempt(ctx context.Context, tx *store.Tx, n delivery.Node) error {
@@ -426,10 +457,18 @@ func (d *driver) take(ctx context.Context, r result) error {
 		}
 		return d.move(ctx, tx, r.node, r.state, r.reason, nil)
 	})
-	if err == nil && r.done != nil {
+	if err != nil {
+		return err
+	}
+	if n := d.node(r.node); n.Kind == delivery.NodeJob || n.Kind == delivery.NodeUp || n.Kind == delivery.NodeDeploy || n.Kind == delivery.NodeGate {
+		if err := failpoint.Hit(string(n.Kind), failpoint.AfterRecord); err != nil {
+			return err
+		}
+	}
+	if r.done != nil {
 		r.done()
 	}
-	return err
+	return nil
 }
 
 // refresh renews the lease and obeys a request to cancel.

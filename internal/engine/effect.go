@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/failpoint"
 	"github.com/shuntcd/shunt/internal/store"
 )
 
@@ -51,6 +52,9 @@ const resultIncident = "incident"
 // perform writes the effect down, does it and confirms it. An effect that an
 // earlier driver wrote down is looked up first.
 func (p *performer) perform(ctx context.Context, e effect) (answer string, err error) {
+	if err := failpoint.Hit(e.kind, failpoint.BeforeIntent); err != nil {
+		return "", err
+	}
 	var known delivery.Effect
 	var fresh bool
 	err = p.write(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
@@ -58,6 +62,9 @@ func (p *performer) perform(ctx context.Context, e effect) (answer string, err e
 		return err
 	})
 	if err != nil {
+		return "", err
+	}
+	if err := failpoint.Hit(e.kind, failpoint.AfterIntent); err != nil {
 		return "", err
 	}
 	set := func(answer, words string, states ...delivery.EffectState) error {
@@ -117,7 +124,10 @@ func (p *performer) perform(ctx context.Context, e effect) (answer string, err e
 		var o *outcome
 		switch {
 		case err == nil:
-			return answer, set(answer, "", delivery.EffectConfirmed)
+			if err := failpoint.Hit(e.kind, failpoint.BeforeRecord); err != nil {
+				return "", err
+			}
+			return answer, errors.Join(set(answer, "", delivery.EffectConfirmed), failpoint.Hit(e.kind, failpoint.AfterRecord))
 		case errors.As(err, &o):
 			return "", refused(o)
 		case ctx.Err() != nil:

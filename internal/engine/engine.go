@@ -65,6 +65,7 @@ type Engine struct {
 	drives  map[int64]chan struct{}      // signals of the drives under way
 	running map[string]bool              // what goes on in the background, by name; true: once more
 	held    map[string]*sync.Mutex       // locks by name: a project's intake, an instance's destruction
+	every   time.Duration                // how often to look after what nobody does; a second
 	seen    map[string]map[string]string // tags of the remote by project, as last read: also those that are not ours
 	ctx     context.Context              //nolint:containedctx // of the engine's own goroutines, between Start and Stop
 	stop    context.CancelFunc
@@ -74,7 +75,7 @@ type Engine struct {
 
 // New makes an engine. Start starts it.
 func New(cfg Config) *Engine {
-	e := &Engine{Config: cfg, slots: map[delivery.Lane]chan struct{}{}, drives: map[int64]chan struct{}{}, held: map[string]*sync.Mutex{}, seen: map[string]map[string]string{}, running: map[string]bool{}}
+	e := &Engine{Config: cfg, every: time.Second, slots: map[delivery.Lane]chan struct{}{}, drives: map[int64]chan struct{}{}, held: map[string]*sync.Mutex{}, seen: map[string]map[string]string{}, running: map[string]bool{}}
 	for lane, n := range cfg.Workers {
 		e.slots[lane] = make(chan struct{}, n)
 	}
@@ -92,7 +93,7 @@ func (e *Engine) Start(ctx context.Context) error {
 		return err
 	}
 	e.background(func(ctx context.Context) {
-		tick := time.NewTicker(time.Second)
+		tick := time.NewTicker(e.every)
 		defer tick.Stop()
 		for {
 			e.lookAfter(ctx)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/failpoint"
 	"github.com/shuntcd/shunt/internal/flow"
 	"github.com/shuntcd/shunt/internal/runner"
 	"github.com/shuntcd/shunt/internal/store"
@@ -23,7 +25,7 @@ func instanceID(b delivery.Build, environment string, attempt int) string {
 	if attempt > 1 {
 		id += "-" + strconv.Itoa(attempt)
 	}
-	return id
+	return pathID(id)
 }
 
 func (d *driver) instance(n delivery.Node, attempt int, now time.Time) delivery.Instance {
@@ -183,10 +185,16 @@ func (p *performer) down(ctx context.Context) result {
 		if ctx.Err() != nil {
 			return result{err: ctx.Err()}
 		}
+		if !errors.Is(err, errNotGone) {
+			return result{err: err} // nothing is claimed yet: the next driver tries again
+		}
 		return failed(err.Error())
 	}
 	return succeeded()
 }
+
+// errNotGone says that an environment's `down` script failed; it is due again.
+var errNotGone = errors.New("the environment is not gone")
 
 // destroy runs an environment's `down` script once, or takes over the run that
 // an earlier server began. It touches only what Shunt has a row for.
@@ -218,6 +226,9 @@ func (p *performer) destroy(ctx context.Context, id string) error {
 			default:
 				a.Attempt = max(a.Attempt, x.Attempt)
 			}
+		}
+		if err := failpoint.Hit("down", failpoint.BeforeIntent); err != nil {
+			return err
 		}
 		a = delivery.Attempt{ID: fmt.Sprintf("%s-down-%d", id, a.Attempt+1), BuildID: i.BuildID, Node: node, Attempt: a.Attempt + 1, Fence: p.build.LeaseFence}
 		i.State, i.DownTries = delivery.InstanceDestroying, i.DownTries+1
@@ -265,9 +276,12 @@ func (p *performer) destroy(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	if err := failpoint.Hit("down", failpoint.AfterRecord); err != nil {
+		return err
+	}
 	p.forget(a.ID)
 	if res.State != delivery.AttemptSucceeded {
-		return fmt.Errorf("destroying %s failed: %s; Shunt tries again until it is gone", i.ID, res.Reason)
+		return fmt.Errorf("%w: destroying %s failed: %s; Shunt tries again until it is", errNotGone, i.ID, res.Reason)
 	}
 	return nil
 }

@@ -225,50 +225,55 @@ func (e *Engine) RefreshGates(ctx context.Context, project string) error {
 		return err
 	}
 	for _, g := range gates {
-		b, err := e.Store.Build(ctx, g.BuildID)
-		if err != nil {
-			return err
-		}
-		stale, err := e.stale(ctx, b)
-		if err != nil {
-			return err
-		}
-		err = e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-			now, err := binding(ctx, tx, b)
-			if err != nil {
-				return err
-			}
-			current, err := tx.Gate(ctx, g.ID)
-			if err != nil || current.State != delivery.GateOpen || current.Version != g.Version {
-				return err
-			}
-			switch {
-			case len(flow.BindingChanged(g.Binding, now)) > 0:
-				again := g
-				again.Binding, again.Stale = now, stale
-				if _, err := tx.OpenGate(ctx, again); err != nil {
-					return err
-				}
-			case stale != g.Stale:
-				if err := tx.SetStale(ctx, g.ID, stale); err != nil {
-					return err
-				}
-			default:
-				return nil
-			}
-			tx.Event(project, b.Number, "gate")
-			return nil
-		})
-		if err != nil {
+		if err := e.refreshGate(ctx, g); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+func (e *Engine) refreshGate(ctx context.Context, g delivery.Gate) error {
+	b, err := e.Store.Build(ctx, g.BuildID)
+	if err != nil {
+		return err
+	}
+	stale, err := e.stale(ctx, b, g.Environment)
+	if err != nil {
+		return err
+	}
+	now, err := binding(ctx, e.Store, b)
+	if err != nil || stale == g.Stale && len(flow.BindingChanged(g.Binding, now)) == 0 {
+		return err
+	}
+	return e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+		now, err := binding(ctx, tx, b)
+		if err != nil {
+			return err
+		}
+		current, err := tx.Gate(ctx, g.ID)
+		if err != nil || current.State != delivery.GateOpen || current.Version != g.Version {
+			return err
+		}
+		tx.Event(b.Project, b.Number, "gate")
+		if len(flow.BindingChanged(g.Binding, now)) == 0 {
+			return tx.SetStale(ctx, g.ID, stale)
+		}
+		current.Binding, current.Stale = now, stale
+		_, err = tx.OpenGate(ctx, current)
+		return err
+	})
+}
+
 // stale says in words why a waiting build can never be promoted as it is; a hold
-// and an incident pass and are no such reason.
-func (e *Engine) stale(ctx context.Context, b delivery.Build) (string, error) {
+// and an incident pass and are no such reason. Only production has such rules.
+func (e *Engine) stale(ctx context.Context, b delivery.Build, environment string) (string, error) {
+	pl, err := e.pipelineOf(ctx, e.Store, b)
+	if err != nil {
+		return "", err
+	}
+	if env := pl.Environment(environment); env == nil || !env.Production {
+		return "", nil
+	}
 	f, err := e.CandidateFacts(ctx, b, 0)
 	if err != nil {
 		return "", err
@@ -278,6 +283,22 @@ func (e *Engine) stale(ctx context.Context, b delivery.Build) (string, error) {
 		return r.Why, nil
 	}
 	return e.rewritten(ctx, b)
+}
+
+// mayShip asks whether a build may go to production as things are now; nil is yes.
+func (e *Engine) mayShip(ctx context.Context, b delivery.Build, without int64) (*delivery.Error, error) {
+	facts, err := e.CandidateFacts(ctx, b, without)
+	if err != nil {
+		return nil, err
+	}
+	if r := flow.MayPromote(facts); r != nil {
+		return r.Err(), nil
+	}
+	why, err := e.rewritten(ctx, b)
+	if err != nil || why == "" {
+		return nil, err
+	}
+	return &delivery.Error{Kind: delivery.KindRefused, What: fmt.Sprintf("cannot promote build %d", b.Number), Why: why, Next: "Its newest push has a build of its own."}, nil
 }
 
 // rewritten says in words that a hotfix branch no longer has the build's commit.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/failpoint"
 	"github.com/shuntcd/shunt/internal/flow"
 	"github.com/shuntcd/shunt/internal/pipeline"
 	"github.com/shuntcd/shunt/internal/store"
@@ -34,7 +35,10 @@ func gateID() string {
 
 // gate opens a gate and asks the team.
 func (p *performer) gate(ctx context.Context) result {
-	stale, err := p.stale(ctx, p.build)
+	stale, err := p.stale(ctx, p.build, p.node.Target)
+	if err == nil {
+		err = failpoint.Hit("gate", failpoint.BeforeIntent)
+	}
 	if err != nil {
 		return result{err: err}
 	}
@@ -57,7 +61,12 @@ func (p *performer) gate(ctx context.Context) result {
 		if err := tx.Audit(ctx, p.build.Project, p.build.Number, "shunt", "gate opened", fmt.Sprintf("%s version %d before %s", g.ID, g.Version, g.Environment)); err != nil {
 			return err
 		}
-		tx.AfterCommit(func() { p.refreshLater(p.build.Project) }) // what it said of staleness may be old by now
+		tx.AfterCommit(func() { // what it says of staleness may be old by now
+			p.once("gate/"+g.ID, func(ctx context.Context) {
+				defer p.lock("gates/" + p.build.Project)()
+				p.complain(ctx, "refresh a gate", p.refreshGate(ctx, g))
+			})
+		})
 		mail.Gate = g
 		return p.post(ctx, tx, p.pipeline, "waiting", mail)
 	})
@@ -74,6 +83,7 @@ func (e *Engine) Decide(ctx context.Context, project string, number int64, d del
 		return g, err
 	}
 	d.GateID = g.ID
+	g.Stale = "" // asked anew below
 	if err := flow.MayDecide(g, d, e.Store.Now()); err != nil {
 		return g, wordGate(err, b, d)
 	}
@@ -84,13 +94,16 @@ func (e *Engine) Decide(ctx context.Context, project string, number int64, d del
 	env := pl.Environment(g.Environment)
 	production := env != nil && env.Production
 	if d.Promote && production {
-		facts, err := e.CandidateFacts(ctx, b, d.Without)
+		why, err := e.mayShip(ctx, b, d.Without)
 		if err != nil {
 			return g, err
 		}
-		if r := flow.MayPromote(facts); r != nil {
-			return g, r.Err()
+		if why != nil {
+			return g, why
 		}
+	}
+	if err := failpoint.Hit("decide", failpoint.BeforeIntent); err != nil {
+		return g, err
 	}
 	next, action := delivery.GateRejected, "rejected"
 	if d.Promote {
@@ -100,6 +113,7 @@ func (e *Engine) Decide(ctx context.Context, project string, number int64, d del
 		if g, err = tx.Gate(ctx, g.ID); err != nil {
 			return err
 		}
+		g.Stale = ""
 		if err := flow.MayDecide(g, d, tx.Now()); err != nil {
 			return wordGate(err, b, d)
 		}
@@ -132,6 +146,9 @@ func (e *Engine) Decide(ctx context.Context, project string, number int64, d del
 		g, err = tx.Gate(ctx, g.ID)
 		return err
 	})
+	if err == nil {
+		err = failpoint.Hit("decide", failpoint.AfterRecord)
+	}
 	return g, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/failpoint"
 	"github.com/shuntcd/shunt/internal/flow"
 	"github.com/shuntcd/shunt/internal/gitrepo"
 	"github.com/shuntcd/shunt/internal/pipeline"
@@ -24,8 +25,11 @@ func (e *Engine) Sync(ctx context.Context, project string) (pushes []store.Push,
 	if err != nil {
 		return nil, err
 	}
-	repo := e.repo(p)
-	refs, err := repo.Fetch(ctx)
+	known, err := e.Store.Refs(ctx, project) // before the remote is read: a tag that is pushed meanwhile is not missed
+	if err != nil {
+		return nil, err
+	}
+	refs, err := e.repo(p).Fetch(ctx)
 	if err != nil {
 		save := context.WithoutCancel(ctx)
 		words := "the remote cannot be read"
@@ -33,10 +37,6 @@ func (e *Engine) Sync(ctx context.Context, project string) (pushes []store.Push,
 			words = d.Why
 		}
 		return nil, errors.Join(err, e.Store.Write(save, func(ctx context.Context, tx *store.Tx) error { return tx.SetFetchState(ctx, project, words) }))
-	}
-	known, err := e.Store.Refs(ctx, project)
-	if err != nil {
-		return nil, err
 	}
 	if e.see(project, refs) {
 		e.refreshLater(project)
@@ -62,6 +62,9 @@ func (e *Engine) Sync(ctx context.Context, project string) (pushes []store.Push,
 	if p, err = e.learn(ctx, p, refs); err != nil {
 		return nil, err
 	}
+	if err := failpoint.Hit("sync", failpoint.BeforeIntent); err != nil {
+		return nil, err
+	}
 	for _, ref := range changed {
 		push, err := e.refChanged(ctx, p, ref, known[ref], refs[ref], refs)
 		if err != nil {
@@ -74,7 +77,7 @@ func (e *Engine) Sync(ctx context.Context, project string) (pushes []store.Push,
 	if len(changed) > 0 {
 		e.refreshLater(project)
 	}
-	return pushes, nil
+	return pushes, failpoint.Hit("sync", failpoint.AfterRecord)
 }
 
 // see remembers the remote's tags and tells whether they are others than before:
@@ -202,6 +205,9 @@ func (e *Engine) createBuild(ctx context.Context, p delivery.Project, lane deliv
 	} else {
 		b.Pipeline, b.PolicyDigest, nodes = text, pl.Digest(), pl.Graph(lane)
 	}
+	if err := failpoint.Hit("create_build", failpoint.BeforeIntent); err != nil {
+		return push, err
+	}
 	err = e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
 		if b.Number, err = tx.TakeNumber(ctx, p.Name); err != nil {
 			return err
@@ -234,6 +240,9 @@ func (e *Engine) createBuild(ctx context.Context, p delivery.Project, lane deliv
 		}
 		return e.wake(ctx, tx, b.ID, lane, 0)
 	})
+	if err == nil {
+		err = failpoint.Hit("create_build", failpoint.AfterRecord)
+	}
 	return push, err
 }
 

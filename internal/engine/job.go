@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/failpoint"
 	"github.com/shuntcd/shunt/internal/flow"
 	"github.com/shuntcd/shunt/internal/gitrepo"
 	"github.com/shuntcd/shunt/internal/junit"
@@ -42,7 +43,14 @@ func (p *performer) job(ctx context.Context) result {
 	}
 	var artifacts []delivery.Artifact
 	for _, f := range res.Artifacts {
-		size, err := p.Blobs.PutFile(ctx, f.Path, f.SHA256)
+		err := failpoint.Hit("artifact", failpoint.BeforeIntent)
+		var size int64
+		if err == nil {
+			size, err = p.Blobs.PutFile(ctx, f.Path, f.SHA256)
+		}
+		if err == nil {
+			err = failpoint.Hit("artifact", failpoint.AfterRecord)
+		}
 		if err != nil {
 			return result{err: fmt.Errorf("store artifact: %w", err)}
 		}
@@ -139,12 +147,17 @@ func (p *performer) run(ctx context.Context, s runSpec) (delivery.Attempt, runne
 		return err
 	})
 	if errors.Is(err, runner.ErrUnknownJob) {
-		err = p.start(ctx, s)
+		if err = failpoint.Hit(string(p.node.Kind), failpoint.AfterIntent); err == nil {
+			err = p.start(ctx, s)
+		}
 	}
 	if err != nil {
 		return a, runner.Result{}, err
 	}
 	res, err := p.follow(ctx, s.id)
+	if err == nil {
+		err = failpoint.Hit(string(p.node.Kind), failpoint.BeforeRecord)
+	}
 	if err != nil {
 		return a, res, err
 	}

@@ -78,7 +78,10 @@ func (p *performer) asked(ctx context.Context, n delivery.Node) error {
 	if err != nil {
 		return err
 	}
-	return publishOutcome(pub.Preflight(ctx))
+	if err := pub.Preflight(ctx); err != nil { // also what may pass: nothing was built yet
+		return &outcome{words: err.Error(), err: err}
+	}
+	return nil
 }
 
 // refuseAll fails a build before anything of it has run.

@@ -122,7 +122,9 @@ func choose(reached map[string]int) (runs []run) {
 // answersPush tells whether a person waits for this effect's answer while git
 // pushes: an error there is an honest 500 in their terminal, on which the demo's
 // person stops, and the poll takes the push later.
-func answersPush(effect string) bool { return effect == "hook" || effect == "sync" || effect == "create_build" }
+func answersPush(effect string) bool {
+	return effect == "hook" || effect == "sync" || effect == "create_build"
+}
 
 // passes plays the story without a fault and counts how often each point is passed.
 func passes(t *testing.T, bin string) map[string]int {

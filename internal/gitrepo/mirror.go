@@ -267,9 +267,13 @@ func (r *Repo) inside(args ...string) command {
 	return command{gitDir: r.mirror, args: args, env: []string{"GIT_ALLOW_PROTOCOL="}, secrets: r.secrets}
 }
 
+// ownPush marks our own pushes for the hook that we install in a local remote: it
+// has nothing to tell us about them.
+const ownPush = "SHUNT_PUSH=1"
+
 // network is a command on the mirror that talks to the remote.
 func (r *Repo) network(args ...string) command {
-	return command{gitDir: r.mirror, args: args, env: r.env, secrets: r.secrets}
+	return command{gitDir: r.mirror, args: args, env: append([]string{ownPush}, r.env...), secrets: r.secrets}
 }
 
 // remoteError puts into words why the remote could not be used.

@@ -177,16 +177,36 @@ func (r *Repo) IsAncestor(ctx context.Context, a, b string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	pair := ancestry{r.mirror, a, b}
+	fixed := isID(a) && isID(b) // what objects say never changes; what refs say does
+	if fixed {
+		if known, ok := r.git.ancestry.Load(pair); ok {
+			return known == true, nil
+		}
+	}
 	c := r.inside("merge-base", "--is-ancestor")
 	c.operands = operands
 	_, err = r.git.run(ctx, c)
-	switch {
-	case err == nil:
-		return true, nil
-	case exitCode(err) == 1:
-		return false, nil
+	if err != nil && exitCode(err) != 1 {
+		return false, r.missing(operands, err)
 	}
-	return false, r.missing(operands, err)
+	if fixed {
+		r.git.remember(pair, err == nil)
+	}
+	return err == nil, nil
+}
+
+// ancestry is a question about two commits of a mirror.
+type ancestry struct{ mirror, a, b string }
+
+// maxAncestry bounds the answers that are remembered; then they are all forgotten.
+const maxAncestry = 20000
+
+func (g *Git) remember(question ancestry, answer bool) {
+	if g.ancestries.Add(1)%maxAncestry == 0 {
+		g.ancestry.Clear()
+	}
+	g.ancestry.Store(question, answer)
 }
 
 // MergeBase is the best common ancestor of two commits, or "" when they have none.

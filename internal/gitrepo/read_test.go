@@ -3,6 +3,7 @@ package gitrepo
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -416,7 +417,13 @@ func TestInstallHook(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := f.repo.Push(t.Context(), []RefUpdate{{Ref: "refs/tags/x", New: f.ids["dev2"]}}); err != nil || read(t, marker) != "one\n" {
+	if err := f.repo.Push(t.Context(), []RefUpdate{{Ref: "refs/tags/x", New: f.ids["dev2"]}}); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(marker); err == nil {
+		t.Error("our own push told us of itself")
+	}
+	if err := exec.Command(f.repo.HookPath()).Run(); err != nil || read(t, marker) != "one\n" {
 		t.Error(err, read(t, marker))
 	}
 	hook := f.repo.HookPath()
@@ -435,7 +442,7 @@ func TestInstallHook(t *testing.T) {
 	if err = f.repo.InstallHook(t.Context(), script); err != nil {
 		t.Error(err)
 	}
-	if err := f.repo.Push(t.Context(), []RefUpdate{{Ref: "refs/tags/y", New: f.ids["dev2"]}}); err != nil || read(t, marker) != "one\none\n" {
+	if err := exec.Command(hook).Run(); err != nil || read(t, marker) != "one\none\n" {
 		t.Error(err, read(t, marker))
 	}
 	target := filepath.Join(f.dir, "target")

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -103,10 +104,18 @@ func Main(ctx context.Context, o Options) error {
 	go func() { served <- web.Serve(listener) }()
 	s.log.Info("runner started", "dir", dir, "pid", os.Getpid(), "instance", s.instance)
 
-	select {
-	case err := <-served:
-		return fmt.Errorf("serving the runner's socket: %w", err)
-	case <-ctx.Done():
+	look := time.NewTicker(5 * time.Second)
+	defer look.Stop()
+	for ctx.Err() == nil {
+		select {
+		case err := <-served:
+			return fmt.Errorf("serving the runner's socket: %w", err)
+		case <-look.C:
+			if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+				stop() // somebody deleted the data directory: there is nothing left to serve
+			}
+		case <-ctx.Done():
+		}
 	}
 	s.mu.Lock()
 	s.draining = true

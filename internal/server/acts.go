@@ -17,6 +17,7 @@ import (
 	"github.com/shuntcd/shunt/internal/auth"
 	"github.com/shuntcd/shunt/internal/delivery"
 	"github.com/shuntcd/shunt/internal/engine"
+	"github.com/shuntcd/shunt/internal/failpoint"
 	"github.com/shuntcd/shunt/internal/flow"
 	"github.com/shuntcd/shunt/internal/gitrepo"
 	"github.com/shuntcd/shunt/internal/store"
@@ -101,6 +102,9 @@ func (s *Server) Hook(ctx context.Context, project string, header http.Header, b
 	if err != nil {
 		return nil, err
 	}
+	if err := failpoint.Hit("hook", failpoint.BeforeIntent); err != nil {
+		return nil, err
+	}
 	var first bool
 	if err := s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
 		first, err = tx.Delivery(ctx, project, id)
@@ -132,7 +136,7 @@ func (s *Server) Hook(ctx context.Context, project string, header http.Header, b
 			return nil, err
 		}
 	}
-	return s.pushes(pushes), nil
+	return s.pushes(pushes), failpoint.Hit("hook", failpoint.AfterRecord)
 }
 
 func first100[T any](s []T) []T { return s[:min(len(s), 100)] }

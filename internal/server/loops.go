@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/failpoint"
 	"github.com/shuntcd/shunt/internal/notify"
 	"github.com/shuntcd/shunt/internal/runner"
 	"github.com/shuntcd/shunt/internal/store"
@@ -139,7 +140,7 @@ func (s *Server) sendMail(ctx context.Context, sender notify.Sender, m store.Mai
 	if err == nil {
 		err = sender.Send(ctx, msg)
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || failpoint.Hit("mail", failpoint.BeforeRecord) != nil {
 		return // it is sent again: at least once
 	}
 	save := s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
@@ -154,6 +155,7 @@ func (s *Server) sendMail(ctx context.Context, sender notify.Sender, m store.Mai
 		rest := toJSON(notify.Rest(msg, err)) // those whom the relay took are not written to again
 		return tx.MailFailed(ctx, m.ID, rest, err.Error(), next)
 	})
+	save = errors.Join(save, failpoint.Hit("mail", failpoint.AfterRecord))
 	if err != nil || save != nil {
 		s.cfg.Log.Warn("cannot send a mail", "kind", m.Kind, "error", errors.Join(err, save))
 	}

@@ -100,7 +100,8 @@ func (q queries) Lock(ctx context.Context, project, environment string) (d deliv
 	return d, err == nil, err
 }
 
-// LockWaiter is a build whose deployment waits for an environment's lock.
+// LockWaiter is a build whose deployment waits for an environment's lock, or is
+// about to ask for it.
 type LockWaiter struct {
 	BuildID int64
 	Lane    delivery.Lane
@@ -113,7 +114,7 @@ func (q queries) LockWaiters(ctx context.Context, project, environment string) (
 		err = r.Scan(&w.BuildID, &w.Lane, &w.Number)
 		return w, err
 	}, `select b.id, b.lane, b.number from nodes n join builds b on b.id = n.build_id
-		where b.project = $1 and n.target = $2 and n.kind in ('deploy','rollback') and n.state = 'waiting' and b.status in ('waiting','running')
+		where b.project = $1 and n.target = $2 and n.kind in ('deploy','rollback') and n.state in ('waiting','running') and b.status in ('waiting','running')
 		order by case b.lane when 'hotfix' then 0 else 1 end, b.number`, project, environment)
 }
 
