@@ -49,7 +49,7 @@ func TestRollback(t *testing.T) {
 	w.refused(w.decide(n, true, ""), delivery.KindRefused, "on hold")
 	w.ship(w.hotfix("cart", "fix"))
 
-	b, err = w.engine.Rollback(w.ctx, project, 1, "eve", "far back")
+	_, err = w.engine.Rollback(w.ctx, project, 1, "eve", "far back")
 	w.ok(err)
 	w.until("it runs again", func() bool { return w.project().RunningBuild == 1 })
 	w.clock.step(time.Second)
@@ -173,7 +173,7 @@ func TestTrunk(t *testing.T) {
 	w.want("debts", w.debts(), 1)
 	w.until("the older build is stale", func() bool { return w.gate(two).Stale != "" })
 	w.git("checkout -q main && git merge -q -X ours -m back hotfix/cart && git push -q origin main")
-	n := w.sync()[0].Number
+	n := w.pushed().Number
 	w.ship(n)
 	w.want("debts", w.debts(), 0)
 	w.sync()
