@@ -361,10 +361,6 @@ func (e *Engine) productionOf(ctx context.Context, p delivery.Project) (string, 
 }
 
 func (e *Engine) askRollback(ctx context.Context, tx *store.Tx, p delivery.Project, id int64, environment, by, reason string) error {
-	b, err := tx.Build(ctx, id)
-	if err != nil {
-		return err
-	}
 	if holder, held, err := tx.Lock(ctx, p.Name, environment); err != nil {
 		return err
 	} else if held && holder.State == delivery.DeploymentUnknown { // the rollback is the answer to what was unknown
@@ -372,7 +368,8 @@ func (e *Engine) askRollback(ctx context.Context, tx *store.Tx, p delivery.Proje
 			return err
 		}
 	}
-	if b, err = tx.Build(ctx, id); err != nil {
+	b, err := tx.Build(ctx, id)
+	if err != nil {
 		return err
 	}
 	nodes, err := tx.Nodes(ctx, b.ID)

@@ -62,6 +62,7 @@ func TestProductionBranchMovedByHandBetweenApprovalAndDeployment(t *testing.T) {
 }
 
 func TestProductionBranchMovedByHandBetweenDeploymentAndRelease(t *testing.T) {
+	t.Parallel()
 	file := jobs + "environments:\n" + slowDeploy + team
 	t.Run("to where the build cannot follow", func(t *testing.T) {
 		w := newWorld(t, file)
@@ -103,6 +104,7 @@ func TestProductionBranchMovedByHandBetweenDeploymentAndRelease(t *testing.T) {
 }
 
 func TestATagThatWasMovedOrDeletedIsAnIncident(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, push, words string }{
 		{"moved", "push -q -f origin develop~1:refs/tags/build/2", "the tag build/2 was moved on the remote"},
 		{"deleted", "push -q origin :refs/tags/build/2", "the tag build/2 was deleted on the remote"},
@@ -126,6 +128,7 @@ func TestATagThatWasMovedOrDeletedIsAnIncident(t *testing.T) {
 }
 
 func TestATagInTheWayOfProduction(t *testing.T) {
+	t.Parallel()
 	t.Run("blocks it", func(t *testing.T) {
 		w := newWorld(t, plain)
 		w.git("push -q origin master:refs/tags/production")
@@ -185,6 +188,7 @@ func TestATagInTheWayOfProduction(t *testing.T) {
 }
 
 func TestABuildTagThatIsThere(t *testing.T) {
+	t.Parallel()
 	t.Run("at the same commit is adopted", func(t *testing.T) {
 		w := newWorld(t, plain)
 		w.git("push -q origin master:refs/tags/build/1")
@@ -205,6 +209,7 @@ func TestABuildTagThatIsThere(t *testing.T) {
 }
 
 func TestAPushThatTheRemoteRefuses(t *testing.T) {
+	t.Parallel()
 	t.Run("of the release: deployed, tag pending", func(t *testing.T) {
 		w := newWorld(t, plain)
 		w.add("master")

@@ -15,6 +15,7 @@ import (
 // TestAServerThatDiesAnywhereEndsTheSame ends the server as kill -9 does, after
 // some number of events and a moment more, and starts another one on its data.
 func TestAServerThatDiesAnywhereEndsTheSame(t *testing.T) {
+	t.Parallel()
 	const points = 30
 	for lane := range 6 {
 		t.Run(fmt.Sprint(lane), func(t *testing.T) {

@@ -132,6 +132,7 @@ func TestAHoldKeepsTheMainLaneFromProduction(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
+	t.Parallel()
 	slow := `version: 1
 jobs:
   build:

@@ -228,7 +228,7 @@ func (p *performer) runDeployment(ctx context.Context, env *pipeline.Environment
 	if r.err != nil {
 		return r
 	}
-	r.done = func() { p.forget(a.ID) }
+	r.done = func() { p.forget(ctx, a.ID) }
 	save := r.save
 	r.save = func(ctx context.Context, tx *store.Tx) error {
 		p.remember(a)
@@ -282,7 +282,7 @@ func (p *performer) verify(ctx context.Context, env *pipeline.Environment, d del
 		p.Log.Warn("cannot look a deployment up", "deployment", d.ID, "error", err)
 		return nil
 	}
-	p.forget(a.ID)
+	p.forget(ctx, a.ID)
 	live := res.State == delivery.AttemptSucceeded
 	if live || res.State == delivery.AttemptFailed && res.ExitCode == 1 {
 		return &live

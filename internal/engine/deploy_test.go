@@ -9,6 +9,7 @@ import (
 )
 
 func TestAFailedDeployment(t *testing.T) {
+	t.Parallel()
 	file := jobs + "environments:\n" + slowDeploy + team
 	t.Run("tags nothing, moves nothing, and is tried again", func(t *testing.T) {
 		w := newWorld(t, file)
@@ -65,6 +66,7 @@ func TestAFailedDeployment(t *testing.T) {
 
 func TestALostDeploymentIsLookedUpAndNeverRepeated(t *testing.T) {
 	lose := func(t *testing.T, file, verdict string) *world {
+		t.Helper()
 		w := newWorld(t, file)
 		w.add("master")
 		w.push("develop", "", "two")

@@ -202,7 +202,7 @@ func (e *Engine) Drive(ctx context.Context, id int64) error {
 	defer func() { <-e.slots[b.Lane] }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(e.ctx, cancel)()
+	defer context.AfterFunc(e.ctx, cancel)() //nolint:contextcheck // Stop ends what the queue's context does not
 	return e.drive(ctx, id)
 }
 

@@ -91,7 +91,7 @@ func (p *performer) up(ctx context.Context) result {
 			i.State, i.Reason = delivery.InstanceFailed, r.reason
 		}
 	}
-	r.done = func() { p.forget(a.ID) }
+	r.done = func() { p.forget(ctx, a.ID) }
 	return r.with(func(ctx context.Context, tx *store.Tx) error {
 		p.remember(a)
 		if err := tx.EndAttempt(ctx, a); err != nil {
@@ -279,7 +279,7 @@ func (p *performer) destroy(ctx context.Context, id string) error {
 	if err := failpoint.Hit("down", failpoint.AfterRecord); err != nil {
 		return err
 	}
-	p.forget(a.ID)
+	p.forget(ctx, a.ID)
 	if res.State != delivery.AttemptSucceeded {
 		return fmt.Errorf("%w: destroying %s failed: %s; Shunt tries again until it is", errNotGone, i.ID, res.Reason)
 	}

@@ -74,6 +74,7 @@ func TestDestroyingIsTriedUntilItIsGone(t *testing.T) {
 }
 
 func TestAnEnvironmentThatDoesNotComeUp(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, was, is, words string }{
 		{"its script fails", `    up: 'echo`, `    up: 'false; echo`, "up qa failed: step 1 exited with code 1"},
 		{"it is never ready", `    keep: 8h`, `    timeout: 1s`, "did not become ready in 1s"},

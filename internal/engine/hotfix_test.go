@@ -13,7 +13,7 @@ func (w *world) obey(words string) {
 	w.Helper()
 	var commands []string
 	for line := range strings.Lines(words) {
-		if i := strings.Index(line, "git "); i >= 0 && strings.TrimSpace(line[:i]) == "" {
+		if before, _, ok := strings.Cut(line, "git "); ok && strings.TrimSpace(before) == "" {
 			commands = append(commands, strings.TrimSpace(line))
 		}
 	}
@@ -68,6 +68,7 @@ func TestAHotfixReachesProductionAndIsOwedToDevelop(t *testing.T) {
 }
 
 func TestAHotfixMustStartAtProduction(t *testing.T) {
+	t.Parallel()
 	t.Run("not at develop", func(t *testing.T) {
 		w := newWorld(t, plain)
 		w.add("master")

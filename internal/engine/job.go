@@ -84,7 +84,7 @@ func (p *performer) job(ctx context.Context) result {
 		}
 		return tx.SetTests(ctx, p.build.ID, p.node.Name, cases)
 	}
-	r.done = func() { p.forget(a.ID) }
+	r.done = func() { p.forget(ctx, a.ID) }
 	return r
 }
 
@@ -169,7 +169,7 @@ func (p *performer) run(ctx context.Context, s runSpec) (delivery.Attempt, runne
 func (p *performer) start(ctx context.Context, s runSpec) error {
 	dir := p.workDir(s.id)
 	src := filepath.Join(dir, "src")
-	if err := os.RemoveAll(dir); err != nil { // half made by a server that died
+	if err := runner.RemoveAll(dir); err != nil { // half made by a server that died
 		return fmt.Errorf("clear work directory: %w", err)
 	}
 	if err := os.MkdirAll(src, 0o755); err != nil { //nolint:gosec // jobs of other users may read it
@@ -268,13 +268,13 @@ func (p *performer) follow(ctx context.Context, id string) (res runner.Result, e
 }
 
 // forget frees what a finished attempt holds, after its result is saved.
-func (p *performer) forget(id string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+func (p *performer) forget(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if err := p.Runner.Release(ctx, id); err != nil && !errors.Is(err, runner.ErrUnknownJob) {
 		p.Log.Warn("cannot release a job", "job", id, "error", err)
 	}
-	if err := os.RemoveAll(p.workDir(id)); err != nil {
+	if err := runner.RemoveAll(p.workDir(id)); err != nil {
 		p.Log.Warn("cannot remove a work directory", "job", id, "error", err)
 	}
 }
@@ -341,7 +341,7 @@ func (p *performer) environmentURLs(ctx context.Context) ([]string, error) {
 // fails nothing: the job's exit code decides.
 func readReports(paths []string) (cases []delivery.TestCase, note string) {
 	for _, path := range paths {
-		f, err := os.Open(path) //nolint:gosec // the runner's copy
+		f, err := os.Open(path)
 		if err == nil {
 			var got []delivery.TestCase
 			got, err = junit.Parse(f)

@@ -41,6 +41,7 @@ environments:
 }
 
 func TestAJobIsTriedAgainAndEndsInTime(t *testing.T) {
+	t.Parallel()
 	t.Run("retry", func(t *testing.T) {
 		w := newWorld(t, job("    retry: 1\n", "echo try >> $DIR/tries; test $(wc -l < $DIR/tries) -ge 2"))
 		w.add("")
@@ -114,6 +115,7 @@ func TestReportsAreComparedWithProduction(t *testing.T) {
 }
 
 func TestAPipelineFileThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
 	t.Run("it has errors", func(t *testing.T) {
 		w := newWorld(t, plain)
 		w.add("")

@@ -49,6 +49,7 @@ func TestAnArtifactIsPublished(t *testing.T) {
 }
 
 func TestAnUploadWhoseAnswerWasLostIsLookedUp(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []nexus.Fault{nexus.FaultResetAfter, nexus.Fault500After, nexus.FaultResetBefore} {
 		t.Run(string(fault), func(t *testing.T) {
 			n, url := newNexus(t, nexus.Options{})
@@ -81,6 +82,7 @@ func TestAReleaseIsNeverOverwritten(t *testing.T) {
 }
 
 func TestRepositoriesAreAskedBeforeABuildBegins(t *testing.T) {
+	t.Parallel()
 	t.Run("it takes nothing now", func(t *testing.T) {
 		n, url := newNexus(t, nexus.Options{})
 		n.SetReadOnly(true)

@@ -103,6 +103,7 @@ func TestARollbackAnswersADeploymentOfWhichNobodyKnows(t *testing.T) {
 }
 
 func TestTakeover(t *testing.T) {
+	t.Parallel()
 	t.Run("numbers go on", func(t *testing.T) {
 		w := newWorld(t, plain)
 		w.ok(w.engine.AddProject(w.ctx, NewProject{Name: project, URL: w.in("remote.git"), Local: true, InProduction: "master", NextBuild: 42, By: "ops"}))

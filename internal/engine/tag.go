@@ -26,8 +26,13 @@ const (
 // that of the build, so that the same tag is the same object whenever it is made.
 func (e *Engine) message(b delivery.Build, subject string, artifacts []delivery.Artifact, more ...[2]string) gitrepo.Message {
 	trailers := [][2]string{
-		{"Shunt-Project", b.Project}, {"Shunt-Build", fmt.Sprint(b.Number)}, {"Shunt-Lane", string(b.Lane)}, {"Shunt-Branch", b.Branch()}, {"Shunt-Commit", b.Commit},
-		{"Shunt-Policy", b.PolicyDigest}, {"Shunt-Server", e.ServerID},
+		{"Shunt-Project", b.Project},
+		{"Shunt-Build", fmt.Sprint(b.Number)},
+		{"Shunt-Lane", string(b.Lane)},
+		{"Shunt-Branch", b.Branch()},
+		{"Shunt-Commit", b.Commit},
+		{"Shunt-Policy", b.PolicyDigest},
+		{"Shunt-Server", e.ServerID},
 	}
 	for _, a := range artifacts {
 		trailers = append(trailers, [2]string{"Shunt-Artifact", fmt.Sprintf("%s sha256:%s %d %s", a.Name, a.SHA256, a.Size, a.File)})

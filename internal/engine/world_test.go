@@ -144,7 +144,7 @@ var emptyDatabase = sync.OnceValue(func() []byte {
 	if err != nil {
 		panic(err)
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // of a test
+	defer os.RemoveAll(dir)
 	s, err := store.Open(context.Background(), store.Config{Database: filepath.Join(dir, "db"), Clock: delivery.SystemClock{}, Log: slog.New(slog.DiscardHandler), Fatal: func(err error) { panic(err) }})
 	if err == nil {
 		err = s.Close()

@@ -146,7 +146,7 @@ func passes(t *testing.T, bin string) map[string]int {
 // when threads run in another order, a later pass may not come.
 func play(t *testing.T, bin string, r run) (hit bool, err error) {
 	t.Helper()
-	marks, err := os.MkdirTemp("", "shunt-marks-")
+	marks, err := os.MkdirTemp("", "shunt-marks-") //nolint:usetesting // removed with its story, not with the suite
 	if err != nil {
 		return false, err
 	}
@@ -162,7 +162,7 @@ func play(t *testing.T, bin string, r run) (hit bool, err error) {
 // demo plays the demo's story in a folder of its own.
 func demo(t *testing.T, bin string, env ...string) ([]byte, error) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "shunt-faults-")
+	dir, err := os.MkdirTemp("", "shunt-faults-") //nolint:usetesting // kept when the story fails
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -197,7 +198,8 @@ func (s *Server) sweepWork(ctx context.Context) {
 		return // none yet
 	}
 	for _, entry := range entries {
-		a, err := s.store.Attempt(ctx, entry.Name())
+		id, _, _ := strings.Cut(entry.Name(), "-verify-") // looking a deployment up has no attempt of its own
+		a, err := s.store.Attempt(ctx, id)
 		ended := err == nil && a.State != delivery.AttemptRunning
 		if !ended {
 			continue
