@@ -2,6 +2,7 @@
 # Checks that are not tests: formatting, linter, generated files, and the size of
 # the binary. Each says what to do.
 set -eu
+export CGO_ENABLED=0
 cd "$(dirname "$0")/.."
 fail=0
 tool() { go tool -modfile=tools/go.mod "$@"; }
