@@ -61,16 +61,17 @@ type Engine struct {
 	Config
 	slots map[delivery.Lane]chan struct{}
 
-	mu      sync.Mutex
-	drives  map[int64]chan struct{}      // signals of the drives under way
-	running map[string]bool              // what goes on in the background, by name; true: once more
-	held    map[string]*sync.Mutex       // locks by name: a project's intake, an instance's destruction
-	every   time.Duration                // how often to look after what nobody does; a second
-	seen    map[string]map[string]string // tags of the remote by project, as last read: also those that are not ours
-	ctx     context.Context              //nolint:containedctx // of the engine's own goroutines, between Start and Stop
-	stop    context.CancelFunc
-	wg      sync.WaitGroup
-	closed  bool
+	mu       sync.Mutex
+	drives   map[int64]chan struct{}      // signals of the drives under way
+	running  map[string]bool              // what goes on in the background, by name; true: once more
+	held     map[string]*sync.Mutex       // locks by name: a project's intake, an instance's destruction
+	every    time.Duration                // how often to look after what nobody does; a second
+	seen     map[string]map[string]string // tags of the remote by project, as last read: also those that are not ours
+	ctx      context.Context              //nolint:containedctx // of the engine's own goroutines, between Start and Stop
+	stop     context.CancelFunc
+	wg       sync.WaitGroup
+	closed   bool
+	compared time.Time // when environments were last asked whether they answer
 }
 
 // New makes an engine. Start starts it.
@@ -142,6 +143,7 @@ func (e *Engine) lookAfter(ctx context.Context) {
 	}
 	e.complain(ctx, "look after gates", e.lookAfterGates(ctx, now))
 	e.complain(ctx, "look after environments", e.lookAfterInstances(ctx, now))
+	e.complain(ctx, "compare environments", e.compareInstances(ctx, now))
 }
 
 func (e *Engine) complain(ctx context.Context, what string, err error) {

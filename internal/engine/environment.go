@@ -307,6 +307,55 @@ func (e *Engine) lookAfterInstances(ctx context.Context, now time.Time) error {
 	return nil
 }
 
+// healthEvery is how often environments that are up are asked whether they answer.
+const healthEvery = 30 * time.Second
+
+// compareInstances compares what is recorded as up with what answers: an
+// environment that died or was taken away behind Shunt's back says so on its
+// page and at the gate. It stays recorded until `down` has run.
+func (e *Engine) compareInstances(ctx context.Context, now time.Time) error {
+	e.mu.Lock()
+	due := now.Sub(e.compared) >= healthEvery
+	if due {
+		e.compared = now
+	}
+	e.mu.Unlock()
+	if !due {
+		return nil
+	}
+	up, err := e.Store.InstancesUp(ctx)
+	if err != nil {
+		return err
+	}
+	for _, i := range up {
+		e.once("compare/"+i.ID, func(ctx context.Context) { e.complain(ctx, "ask "+i.ID, e.compareInstance(ctx, i)) })
+	}
+	return nil
+}
+
+func (e *Engine) compareInstance(ctx context.Context, i delivery.Instance) error {
+	p, err := e.performerOf(ctx, i.BuildID)
+	if err != nil {
+		return err
+	}
+	env := p.pipeline.Environment(i.Environment)
+	if env == nil || !strings.HasPrefix(env.Ready, "/") || i.URL == "" {
+		return nil
+	}
+	err = answers(ctx, strings.TrimSuffix(i.URL, "/")+env.Ready)
+	if ctx.Err() != nil || (err == nil) == (i.Reason == "") {
+		return nil
+	}
+	return e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+		reason := ""
+		if err != nil {
+			reason = "it has not answered since " + tx.Now().Format("15:04 UTC")
+		}
+		tx.Event(i.Project, i.Number, "environment")
+		return tx.SetHealth(ctx, i.ID, reason)
+	})
+}
+
 // performerOf makes a performer for what is done beside a drive.
 func (e *Engine) performerOf(ctx context.Context, buildID int64) (*performer, error) {
 	b, err := e.Store.Build(ctx, buildID)

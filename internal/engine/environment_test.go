@@ -38,6 +38,20 @@ func TestAnEnvironmentIsKeptAsLongAsPeopleWant(t *testing.T) {
 	w.want("environments", w.lines("envs"), "[up petstore-qa-1 down petstore-qa-1]")
 }
 
+func TestAnEnvironmentThatDiedBehindOurBackSaysSo(t *testing.T) {
+	w := newWorld(t, full)
+	w.add("")
+	w.reach(1, delivery.BuildWaiting)
+	w.sick.Store(true)
+	w.clock.step(healthEvery)
+	w.until("its death is noticed", func() bool { return w.instance("petstore-qa-1").Reason != "" })
+	w.says(w.instance("petstore-qa-1").Reason, "it has not answered since")
+	w.want("QA", w.instance("petstore-qa-1").State, delivery.InstanceUp)
+	w.sick.Store(false)
+	w.clock.step(healthEvery)
+	w.until("it is well again", func() bool { return w.instance("petstore-qa-1").Reason == "" })
+}
+
 func TestAPersonDestroysAnEnvironment(t *testing.T) {
 	w := newWorld(t, full)
 	w.add("")

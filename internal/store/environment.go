@@ -36,6 +36,17 @@ func (q queries) DueInstances(ctx context.Context, now time.Time) ([]delivery.In
 		(state in ('up','failed') and pinned = 0 and expires_at <= $1) or (state = 'destroying' and next_try <= $1 and next_try > 0) order by created_at`, micros(now))
 }
 
+// InstancesUp lists the ephemeral environments of all projects that are recorded as up.
+func (q queries) InstancesUp(ctx context.Context) ([]delivery.Instance, error) {
+	return list(ctx, q.db, scanInstance, `select `+instanceColumns+` from instances where state = 'up' order by created_at`)
+}
+
+// SetHealth keeps why an environment that is up does not answer; "": it does.
+func (t *Tx) SetHealth(ctx context.Context, id, reason string) error {
+	_, err := t.exec(ctx, `update instances set reason = $2 where id = $1 and state = 'up'`, id, reason)
+	return err
+}
+
 // InsertInstance writes an environment down before `up` creates it.
 func (t *Tx) InsertInstance(ctx context.Context, i delivery.Instance) error {
 	_, err := t.exec(ctx, `insert into instances (`+instanceColumns+`, next_try) values ($1,$2,$3,$4,$5,'creating','','{}',0,'',$6,$7,0,0,0)
