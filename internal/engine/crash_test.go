@@ -107,7 +107,7 @@ func TestADriverThatLostItsLeaseWritesNothing(t *testing.T) {
 	w.until("the job runs", w.exists("started"))
 	var fence int64
 	w.ok(w.store.Write(w.ctx, func(ctx context.Context, tx *store.Tx) error { // another server takes over
-		if err := tx.ClearLeases(ctx); err != nil {
+		if err := tx.ClearLeases(ctx, "test"); err != nil {
 			return err
 		}
 		b, ok, err := tx.Lease(ctx, w.build(1).ID, "another", time.Hour)
@@ -126,7 +126,7 @@ func TestADriverThatLostItsLeaseWritesNothing(t *testing.T) {
 	b := w.build(1)
 	w.want("owner and fence", []any{b.LeaseOwner, b.LeaseFence}, []any{"another", fence})
 	w.want("job", w.node(1, "job/build").State, delivery.NodeRunning)
-	w.ok(w.store.Write(w.ctx, func(ctx context.Context, tx *store.Tx) error { return tx.ClearLeases(ctx) }))
+	w.ok(w.store.Write(w.ctx, func(ctx context.Context, tx *store.Tx) error { return tx.ClearLeases(ctx, "test") }))
 	w.ship(1)
 	w.want("attempts", w.node(1, "job/build").Attempt, 1)
 }

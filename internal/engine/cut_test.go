@@ -93,7 +93,7 @@ func TestAnActThatIsCutShortChangesNothing(t *testing.T) {
 			ctx := newCountdown(w.ctx, n)
 			_ = e.drive(ctx, w.build(number).ID)
 			ctx.cancel()
-			w.ok(w.store.Write(w.ctx, func(ctx context.Context, tx *store.Tx) error { return tx.ClearLeases(ctx) }))
+			w.ok(w.store.Write(w.ctx, func(ctx context.Context, tx *store.Tx) error { return tx.ClearLeases(ctx, "test") }))
 			if w.build(number).Status == status {
 				return
 			}

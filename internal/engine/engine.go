@@ -21,6 +21,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,7 +49,7 @@ type Config struct {
 	Clock    delivery.Clock
 	Log      *slog.Logger
 	ServerID string // of the installation; part of tags
-	Owner    string // of this process; holds leases
+	Owner    string // "<installation>/<process>" of this process; holds leases
 	URL      string // public, without a slash at the end
 	MailFrom string
 	// Open unseals a secret's value.
@@ -88,7 +89,7 @@ func New(cfg Config) *Engine {
 // gates, environments and mails once a second.
 func (e *Engine) Start(ctx context.Context) error {
 	err := e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-		return errors.Join(tx.ClearLeases(ctx), tx.ClearInstanceClaims(ctx))
+		return errors.Join(tx.ClearLeases(ctx, strings.SplitN(e.Owner, "/", 2)[0]), tx.ClearInstanceClaims(ctx))
 	})
 	if err != nil {
 		return err

@@ -223,7 +223,7 @@ func (w *world) open() {
 	w.ok(err)
 	w.engine = New(Config{
 		Store: w.store, Git: git, Runner: w.runner, Blobs: blobs, Files: &artifact.Files{Dir: w.in("published"), Store: blobs}, Dir: w.dir, Clock: w.clock, Log: log,
-		ServerID: "srv", Owner: "test", URL: "https://shunt.example.org", MailFrom: "shunt@example.org",
+		ServerID: "srv", Owner: "test/1", URL: "https://shunt.example.org", MailFrom: "shunt@example.org",
 		Open:    func(s string) (string, error) { return strings.TrimPrefix(s, "sealed:"), nil },
 		Workers: map[delivery.Lane]int{delivery.LaneMain: 2, delivery.LaneHotfix: 2},
 	})

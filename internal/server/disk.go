@@ -30,6 +30,20 @@ func lockDir(dir string) (unlock func(), err error) {
 	return func() { _ = f.Close() }, nil
 }
 
+// instanceName is the name of this data directory among the servers of one
+// database; it is made once.
+func instanceName(file string) (string, error) {
+	name, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		name = []byte(randomName())
+		err = os.WriteFile(file, name, 0o600)
+	}
+	if err != nil {
+		return "", fmt.Errorf("name this data directory: %w", err)
+	}
+	return string(bytes.TrimSpace(name)), nil
+}
+
 func randomName() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails

@@ -169,9 +169,13 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	if err != nil {
 		return err
 	}
+	instance, err := instanceName(filepath.Join(s.cfg.DataDir, "instance"))
+	if err != nil {
+		return err
+	}
 	s.engine = engine.New(engine.Config{
 		Store: s.store, Git: s.git, Runner: s.runner, Blobs: s.blobs, Files: s.files, Dir: s.cfg.DataDir, Clock: s.clock, Log: s.cfg.Log,
-		ServerID: id, Owner: fmt.Sprintf("%s/%d", id, os.Getpid()), URL: s.url, MailFrom: s.cfg.MailFrom, Open: s.secrets.open,
+		ServerID: id, Owner: fmt.Sprintf("%s/%d", instance, os.Getpid()), URL: s.url, MailFrom: s.cfg.MailFrom, Open: s.secrets.open,
 		Workers: map[delivery.Lane]int{delivery.LaneMain: s.cfg.Workers, delivery.LaneHotfix: s.cfg.HotfixWorkers},
 	})
 	if err := s.ensureRunner(ctx); err != nil {
@@ -183,7 +187,7 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	}
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	if err := s.store.StartQueue(work, store.QueueConfig{Main: s.cfg.Workers, Hotfix: s.cfg.HotfixWorkers, ID: fmt.Sprintf("%s-%d", id, os.Getpid())}, s.engine); err != nil {
+	if err := s.store.StartQueue(work, store.QueueConfig{Main: s.cfg.Workers, Hotfix: s.cfg.HotfixWorkers, ID: fmt.Sprintf("%s-%d", instance, os.Getpid())}, s.engine); err != nil {
 		return err
 	}
 	if err := s.engine.Start(ctx); err != nil {

@@ -116,10 +116,11 @@ func (t *Tx) Unlease(ctx context.Context, id, fence int64, status delivery.Build
 	return err
 }
 
-// ClearLeases frees the leases that a dead process of this server held. Only
-// the one process that has locked the data directory may call it.
-func (t *Tx) ClearLeases(ctx context.Context) error {
-	_, err := t.exec(ctx, `update builds set lease_owner = '', lease_until = 0 where lease_owner <> ''`)
+// ClearLeases frees the leases that dead processes of an installation held; their
+// owners are "<installation>/<process>". Only the one process that has locked
+// the installation's data directory may call it.
+func (t *Tx) ClearLeases(ctx context.Context, installation string) error {
+	_, err := t.exec(ctx, `update builds set lease_owner = '', lease_until = 0 where substr(lease_owner, 1, length($1) + 1) = $1 || '/'`, installation)
 	return err
 }
 

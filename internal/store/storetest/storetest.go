@@ -116,7 +116,7 @@ func leases(t *testing.T, s *store.Store) {
 	var first, second delivery.Build
 	write(t, s, func(ctx context.Context, tx *store.Tx) (err error) {
 		var ok bool
-		if first, ok, err = tx.Lease(ctx, b.ID, "one", time.Minute); !ok {
+		if first, ok, err = tx.Lease(ctx, b.ID, "one/1", time.Minute); !ok {
 			t.Error("a queued build gives no lease")
 		}
 		return err
@@ -128,7 +128,13 @@ func leases(t *testing.T, s *store.Store) {
 		if err := tx.Guard(ctx, b.ID, first.LeaseFence, time.Minute); err != nil {
 			t.Errorf("the owner may not write: %v", err)
 		}
-		return tx.ClearLeases(ctx)
+		if err := tx.ClearLeases(ctx, "on"); err != nil { // another installation
+			return err
+		}
+		if err := tx.Guard(ctx, b.ID, first.LeaseFence, time.Minute); err != nil {
+			t.Errorf("another installation took the lease away: %v", err)
+		}
+		return tx.ClearLeases(ctx, "one")
 	})
 	write(t, s, func(ctx context.Context, tx *store.Tx) (err error) {
 		var ok bool
