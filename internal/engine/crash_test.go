@@ -110,7 +110,7 @@ func TestADriverThatLostItsLeaseWritesNothing(t *testing.T) {
 		if err := tx.ClearLeases(ctx, "test"); err != nil {
 			return err
 		}
-		b, ok, err := tx.Lease(ctx, w.build(1).ID, "another", time.Hour)
+		b, ok, err := tx.Lease(ctx, w.build(1).ID, "another/1", time.Hour)
 		if !ok {
 			w.Error("no lease")
 		}
@@ -124,9 +124,9 @@ func TestADriverThatLostItsLeaseWritesNothing(t *testing.T) {
 		return len(w.engine.drives) == 0
 	})
 	b := w.build(1)
-	w.want("owner and fence", []any{b.LeaseOwner, b.LeaseFence}, []any{"another", fence})
+	w.want("owner and fence", []any{b.LeaseOwner, b.LeaseFence}, []any{"another/1", fence})
 	w.want("job", w.node(1, "job/build").State, delivery.NodeRunning)
-	w.ok(w.store.Write(w.ctx, func(ctx context.Context, tx *store.Tx) error { return tx.ClearLeases(ctx, "test") }))
+	w.ok(w.store.Write(w.ctx, func(ctx context.Context, tx *store.Tx) error { return tx.ClearLeases(ctx, "another") }))
 	w.ship(1)
 	w.want("attempts", w.node(1, "job/build").Attempt, 1)
 }
