@@ -174,6 +174,11 @@ func toJSON(m notify.Message) string {
 // ids, and remove work directories that nobody owns any more.
 func (s *Server) keepHouse(ctx context.Context) {
 	s.sweepWork(ctx)
+	select { // a server that begins has better things to do
+	case <-ctx.Done():
+		return
+	case <-time.After(time.Hour):
+	}
 	every(ctx, 24*time.Hour, func() {
 		err := s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
 			return tx.ForgetDeliveries(ctx, tx.Now().Add(-7*24*time.Hour))
