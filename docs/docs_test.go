@@ -79,7 +79,8 @@ func run(t *testing.T, bin, commands string) {
 	stopRunners(dir)
 	if err != nil {
 		log, _ := os.ReadFile(filepath.Join(dir, "server.log"))
-		t.Fatalf("%v\n%s\nserver.log:\n%s", err, out, log)
+		demo, _ := os.ReadFile(filepath.Join(dir, "demo.log"))
+		t.Fatalf("%v\n%s\nserver.log:\n%s\ndemo.log:\n%s", err, out[max(0, len(out)-4000):], log, demo)
 	}
 }
 

@@ -128,7 +128,7 @@ func (d *demo) make(ctx, serving context.Context) error {
 		return err
 	}
 	wanted := productionPort
-	if d.Port == 0 {
+	if d.Port == 0 || !holdPort(productionPort) {
 		wanted = 0 // several demos at once
 	}
 	shopPort, err := freePort(ctx, wanted)

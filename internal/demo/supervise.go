@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"sync/atomic"
@@ -89,6 +90,15 @@ func lastLines(file string) string {
 	}
 	b = b[max(0, len(b)-keep):]
 	return string(bytes.TrimSpace(b))
+}
+
+// holdPort reserves a port among the demos of this machine until the process
+// ends: production listens on it only later, when another demo may have found it
+// free too.
+func holdPort(port int) bool {
+	name := filepath.Join(os.TempDir(), fmt.Sprintf("shunt-demo-%d.lock", port))
+	fd, err := syscall.Open(name, syscall.O_CREAT|syscall.O_RDWR|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0o600) // never closed: the lock ends with the process
+	return err == nil && syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB) == nil
 }
 
 // freePort returns the wanted port of localhost, or another one when it is taken.
