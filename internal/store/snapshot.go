@@ -104,3 +104,21 @@ func pruneCopies(database string) error {
 	}
 	return err
 }
+
+// CheckCopy checks that a copy is whole and lists the digests of the artifacts
+// that its builds have, but for those that retention has removed.
+func CheckCopy(ctx context.Context, file string) (digests []string, err error) {
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: file}).EscapedPath()+"?mode=ro")
+	if err != nil {
+		return nil, fmt.Errorf("check copy: %w", err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	words, err := list(ctx, db, scanText, `pragma quick_check`)
+	if err != nil || !slices.Equal(words, []string{"ok"}) {
+		return nil, fmt.Errorf("the copy of the database is damaged: %v: %w", words, cmp.Or(err, errDamaged))
+	}
+	return list(ctx, db, scanText, `select distinct sha256 from artifacts
+		where not exists (select 1 from meta where meta.name = 'removed/' || artifacts.sha256) order by sha256`)
+}
+
+var errDamaged = errors.New("quick_check found it") //nolint:gochecknoglobals // constant
