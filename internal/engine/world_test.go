@@ -69,6 +69,7 @@ type world struct {
 	queue  bool // deliver by River too
 	web    *httptest.Server
 	sick   atomic.Bool // the web server answers 500
+	paused func() bool // see Config.Paused
 }
 
 const project = "petstore"
@@ -201,7 +202,7 @@ func (w *world) open() {
 		Store: w.store, Git: git, Runner: w.runner, Blobs: blobs, Files: &artifact.Files{Dir: w.in("published"), Store: blobs}, Dir: w.dir, Clock: w.clock, Log: log,
 		ServerID: "srv", Owner: "test", URL: "https://shunt.example.org", MailFrom: "shunt@example.org",
 		Open:    func(s string) (string, error) { return strings.TrimPrefix(s, "sealed:"), nil },
-		Workers: map[delivery.Lane]int{delivery.LaneMain: 2, delivery.LaneHotfix: 2},
+		Workers: map[delivery.Lane]int{delivery.LaneMain: 2, delivery.LaneHotfix: 2}, Paused: w.paused,
 	})
 	if w.queue {
 		w.ok(w.store.StartQueue(w.ctx, store.QueueConfig{Main: 2, Hotfix: 2, ID: "test"}, w.engine))
