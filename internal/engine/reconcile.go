@@ -517,3 +517,6 @@ func (e *Engine) reopen(ctx context.Context, tx *store.Tx, b delivery.Build) err
 	}
 	return nil
 }
+
+// Strange are the tags that are called as Shunt's are and were not believed, in words.
+func (p *Plan) Strange() []string { return p.pasts.strange }

@@ -105,6 +105,9 @@ func (s *Server) sendMails(ctx context.Context) {
 			s.cfg.Log.Error("cannot read the outbox", "error", err)
 		}
 		for _, m := range due {
+			if s.waits.Load() {
+				break
+			}
 			s.sendMail(ctx, sender, m)
 		}
 		for waiting := true; waiting; {

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shuntcd/shunt/internal/artifact"
@@ -64,6 +65,8 @@ type Server struct {
 	secrets    *sealer
 	clock      delivery.Clock
 	background sync.WaitGroup
+	waits      atomic.Bool // in reconcile mode
+	confirming sync.Mutex
 }
 
 // Run serves until ctx ends, then stops gracefully: jobs go on in the runner.
@@ -172,12 +175,15 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	s.engine = engine.New(engine.Config{
 		Store: s.store, Git: s.git, Runner: s.runner, Blobs: s.blobs, Files: s.files, Dir: s.cfg.DataDir, Clock: s.clock, Log: s.cfg.Log,
 		ServerID: id, Owner: fmt.Sprintf("%s/%d", id, os.Getpid()), URL: s.url, MailFrom: s.cfg.MailFrom, Open: s.secrets.open,
-		Workers: map[delivery.Lane]int{delivery.LaneMain: s.cfg.Workers, delivery.LaneHotfix: s.cfg.HotfixWorkers},
+		Workers: map[delivery.Lane]int{delivery.LaneMain: s.cfg.Workers, delivery.LaneHotfix: s.cfg.HotfixWorkers}, Paused: s.waits.Load,
 	})
+	if err := s.loadReconcile(ctx); err != nil {
+		return err
+	}
 	if err := s.ensureRunner(ctx); err != nil {
 		return err
 	}
-	handler, err := web.New(web.Config{Backend: s, Auth: s.auth, PublicURL: s.url, Version: s.cfg.Version, Mailbox: s.cfg.MailDir != "", Log: s.cfg.Log, Clock: s.clock})
+	handler, err := web.New(web.Config{Backend: waiting{s}, Auth: s.auth, PublicURL: s.url, Version: s.cfg.Version, Mailbox: s.cfg.MailDir != "", Log: s.cfg.Log, Clock: s.clock})
 	if err != nil {
 		return fmt.Errorf("make pages: %w", err)
 	}
@@ -189,7 +195,7 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	if err := s.engine.Start(ctx); err != nil {
 		return err
 	}
-	for _, loop := range []func(context.Context){s.watchRunner, s.pollRemotes, s.sendMails, s.keepHouse} {
+	for _, loop := range []func(context.Context){s.watchRunner, s.pollRemotes, s.sendMails, s.keepHouse, s.watchReconcile} {
 		s.background.Go(func() { loop(work) })
 	}
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, BaseContext: func(net.Listener) context.Context { return work }}

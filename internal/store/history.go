@@ -110,3 +110,19 @@ func (t *Tx) DeleteMeta(ctx context.Context, name string) error {
 	_, err := t.exec(ctx, `delete from meta where name = $1`, name)
 	return err
 }
+
+// BuildArtifact is an artifact and whose it is.
+type BuildArtifact struct {
+	Project string
+	Number  int64
+	delivery.Artifact
+}
+
+// ArtifactDigests lists all artifacts, but for those that retention has removed.
+func (q queries) ArtifactDigests(ctx context.Context) ([]BuildArtifact, error) {
+	return list(ctx, q.db, func(r scanner) (a BuildArtifact, err error) {
+		err = r.Scan(&a.Project, &a.Number, &a.BuildID, &a.Name, &a.SHA256)
+		return a, err
+	}, `select b.project, b.number, a.build_id, a.name, a.sha256 from artifacts a join builds b on b.id = a.build_id
+		where not exists (select 1 from meta where meta.name = 'removed/' || a.sha256) order by b.project, b.number, a.name`)
+}
