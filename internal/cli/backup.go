@@ -169,3 +169,30 @@ func (a *app) rebuildCommand() *cobra.Command {
 	f.StringVar(&r.Database, "database", a.getenv("SHUNT_DATABASE"), "postgres:// URL; without one a SQLite file in the data directory (SHUNT_DATABASE)")
 	return cmd
 }
+
+func (a *app) migrateDataCommand() *cobra.Command {
+	var m server.Move
+	cmd := command("migrate-data", "Move all rows from SQLite to PostgreSQL, or back", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		moved, err := m.Make(ctx, a.clock)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return emitAll(a, moved)
+		}
+		rows := 0
+		for _, t := range moved {
+			a.printf("  %-12s %8d rows  sha256 %s\n", t.Table, t.Rows, t.Digest)
+			rows += t.Rows
+		}
+		a.printf("%s  %s moved, read back and compared\n", a.paint(green, "ok"), count(rows, "row"))
+		a.note("no server starts on the old database any more; the data directory stays as it is.")
+		return nil
+	})
+	cmd.Long = "Migrate-data copies every table in one transaction, reads it back and compares counts and digests. The target\nmust be empty, and the server must not run. Start it afterwards with, or without, --database."
+	f := cmd.Flags()
+	f.StringVar(&m.From, "from", "", "SQLite file or postgres:// URL")
+	f.StringVar(&m.To, "to", "", "SQLite file or postgres:// URL, which holds no rows")
+	f.StringVar(&m.Data, "data", a.getenv("SHUNT_DATA"), "data directory of the server (that of the SQLite file) (SHUNT_DATA)")
+	return cmd
+}

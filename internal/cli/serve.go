@@ -93,6 +93,7 @@ func (a *app) serveCommand() *cobra.Command {
 	cmd.Long = "Serve runs the server: pages, API, builds. Everything is kept in the data directory.\nEach flag can be set by an environment variable too: --public-url is SHUNT_PUBLIC_URL."
 	a.dataFlag(cmd, &s.cfg.DataDir)
 	f := cmd.Flags()
+	f.StringVar(&s.cfg.Database, "database", a.getenv("SHUNT_DATABASE"), "postgres:// URL; without one a SQLite file in the data directory (SHUNT_DATABASE)")
 	f.StringVar(&s.cfg.Listen, "listen", a.envOr("SHUNT_LISTEN", "localhost:8080"), "host:port")
 	f.StringVar(&s.cfg.PublicURL, "public-url", a.getenv("SHUNT_PUBLIC_URL"), "address as people reach it (http://<listen>)")
 	f.StringVar(&s.smtp.Host, "smtp-host", a.getenv("SHUNT_SMTP_HOST"), "mail server; without one no mail is sent")

@@ -156,6 +156,9 @@ func open(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s.auth = auth.New(s.store, s.clock)
+	if err := s.refuseMoved(ctx); err != nil {
+		return nil, errors.Join(err, s.store.Close())
+	}
 	return s, nil
 }
 
