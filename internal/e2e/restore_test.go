@@ -92,7 +92,13 @@ func TestAnOldBackupIsRestored(t *testing.T) {
 	if now := w.remote("for-each-ref", "refs/tags", "refs/heads/master"); now != tags {
 		t.Errorf("while it waited the remote became\n%s", now)
 	}
+	w.must(os.Rename(w.bare, w.bare+".away"))
+	if out := w.shuntCode(1, "reconcile", "--confirm", "-m", "in a hurry"); !strings.Contains(out, "could not be compared") {
+		t.Error(out)
+	}
+	w.must(os.Rename(w.bare+".away", w.bare))
 	w.shunt("reconcile", "--confirm", "-m", "the machine burnt down")
+	w.shuntCode(1, "reconcile", "--confirm", "-m", "twice")
 	if out := w.shunt("reconcile"); !strings.Contains(out, "nothing to reconcile") {
 		t.Error(out)
 	}

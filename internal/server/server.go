@@ -48,6 +48,7 @@ type Config struct {
 	Workers       int           // builds of the main lane that are driven at once; default 4
 	HotfixWorkers int           // of the hotfix lane, which never waits for the main lane; default 2
 	Poll          time.Duration // how often a quiet remote is looked at; default 30 s
+	Retention     Retention     // what is removed once a day; default nothing
 	Log           *slog.Logger
 }
 
