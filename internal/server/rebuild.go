@@ -84,4 +84,4 @@ func (r Rebuild) Make(ctx context.Context, log *slog.Logger) (out Rebuilt, err e
 	return out, err
 }
 
-var serverID = regexp.MustCompile(`^[0-9a-f]{16}$`) //nolint:gochecknoglobals // constant
+var serverID = regexp.MustCompile(`^[0-9a-f]{16}$`)

@@ -189,7 +189,8 @@ func (t table) copy(ctx context.Context, from querier, to *sql.Tx) (m Moved, err
 	for i := range marks {
 		marks[i] = fmt.Sprintf("$%d", i+1)
 	}
-	insert, err := to.PrepareContext(ctx, `insert into `+t.name+` (`+t.list()+`) values (`+strings.Join(marks, ",")+`)`)
+	query := fmt.Sprintf(`insert into %s (%s) values (%s)`, t.name, t.list(), strings.Join(marks, ",")) //nolint:gosec // names of our own schema
+	insert, err := to.PrepareContext(ctx, query)
 	if err != nil {
 		return m, fmt.Errorf("write table %s: %w", t.name, err)
 	}
