@@ -17,6 +17,9 @@ import (
 	"github.com/shuntcd/shunt/internal/delivery"
 )
 
+// petshop is the world's project.
+const petshop = "shop"
+
 // T76: a backup of build 2 is restored on another machine while the remote is at
 // build 5. Nothing is tagged or deployed again, and the next number is above the
 // remote's highest.
@@ -25,7 +28,7 @@ func TestAnOldBackupIsRestored(t *testing.T) {
 	w := newWorld(t, shop(nil))
 	w.add(api.AddProject{InstallHook: true})
 	w.promote(w.push("develop").Number)
-	w.must(w.api.SetSecret(t.Context(), projectName, "NEXUS_PASSWORD", "canary-of-the-secret"))
+	w.must(w.api.SetSecret(t.Context(), petshop, "NEXUS_PASSWORD", "canary-of-the-secret"))
 	next := func(text string) int64 {
 		w.write(map[string]string{"text": text})
 		w.commit(text)
@@ -65,7 +68,7 @@ func TestAnOldBackupIsRestored(t *testing.T) {
 	w.start()
 
 	// It shows and does nothing.
-	_, err := w.api.Decide(t.Context(), projectName, 2, api.Decide{Promote: true})
+	_, err := w.api.Decide(t.Context(), petshop, 2, api.Decide{Promote: true})
 	if !delivery.IsKind(err, delivery.KindUnavailable) || !strings.Contains(err.Error(), "shunt reconcile") {
 		t.Errorf("a decision was taken: %v", err)
 	}
@@ -84,7 +87,7 @@ func TestAnOldBackupIsRestored(t *testing.T) {
 		t.Error(found)
 	}
 	w.shuntCode(2, "reconcile", "--confirm")
-	list, err := w.api.Builds(t.Context(), projectName, api.BuildFilter{Limit: 10})
+	list, err := w.api.Builds(t.Context(), petshop, api.BuildFilter{Limit: 10})
 	w.must(err)
 	if len(list) != 2 || list[0].Status != delivery.BuildWaiting {
 		t.Errorf("while it waited it made %+v", list)
@@ -110,7 +113,7 @@ func TestAnOldBackupIsRestored(t *testing.T) {
 	for n, status := range map[int64]delivery.BuildStatus{1: delivery.BuildSucceeded, 2: delivery.BuildSucceeded, 3: delivery.BuildSucceeded, 4: delivery.BuildExpired, 5: delivery.BuildExpired} {
 		w.reach(n, status)
 	}
-	p, err := w.api.Project(t.Context(), projectName)
+	p, err := w.api.Project(t.Context(), petshop)
 	w.must(err)
 	if p.Production == nil || p.Production.Build != 3 || p.Incident != "" {
 		t.Errorf("production is %+v, incident %q", p.Production, p.Incident)
@@ -130,7 +133,7 @@ func TestABackupUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, shop(nil))
 	w.add(api.AddProject{InstallHook: true})
-	w.must(w.api.SetSecret(t.Context(), projectName, "TOKEN", "canary-of-the-secret"))
+	w.must(w.api.SetSecret(t.Context(), petshop, "TOKEN", "canary-of-the-secret"))
 	for i := range 8 {
 		w.write(map[string]string{"text": strings.Repeat("x", i)})
 		w.commit("load")
@@ -217,7 +220,7 @@ func TestRebuildFromGit(t *testing.T) {
 	w.write(map[string]string{"text": "two"})
 	w.commit("two")
 	w.promote(w.push("develop").Number)
-	was, err := w.api.Build(t.Context(), projectName, 2)
+	was, err := w.api.Build(t.Context(), petshop, 2)
 	w.must(err)
 	if out := w.shuntCode(1, "rebuild", "--from-git", "--data", w.data, "--url", w.bare); !strings.Contains(out, "another Shunt server") {
 		t.Error(out)
@@ -230,7 +233,7 @@ func TestRebuildFromGit(t *testing.T) {
 	w.start()
 	w.token = w.shunt("token", "create", "test", "--data", w.data)
 	w.api = api.NewClient(w.url, w.token, &http.Client{Timeout: time.Minute})
-	is, err := w.api.Build(t.Context(), projectName, 2)
+	is, err := w.api.Build(t.Context(), petshop, 2)
 	w.must(err)
 	if is.Commit != was.Commit || is.Status != was.Status || len(is.Artifacts) != 1 || is.Artifacts[0].SHA256 != was.Artifacts[0].SHA256 || is.Gates[0].DecidedBy != "operator" {
 		t.Errorf("build 2 came back as %+v", is)
@@ -241,7 +244,7 @@ func TestRebuildFromGit(t *testing.T) {
 	w.commit("Fix the cart")
 	w.git("push", "--quiet", "origin", "hotfix/cart")
 	w.shunt("project", "list")
-	_, err = w.api.Sync(t.Context(), projectName)
+	_, err = w.api.Sync(t.Context(), petshop)
 	w.must(err)
 	b := w.buildOf(w.git("rev-parse", "HEAD"), "")
 	if b.Number != 3 || b.Lane != delivery.LaneHotfix {

@@ -37,7 +37,7 @@ func TestRetentionKeepsWhatProductionNeeds(t *testing.T) {
 	build(10) // waits
 	there := func(n int64) (blob, log bool) {
 		_, err := os.Stat(filepath.Join(w.data, "blobs", "sha256", digest[n][:2], digest[n]))
-		logs, _ := filepath.Glob(filepath.Join(w.data, "logs", fmt.Sprintf("%s-%d-job-build-*.log", projectName, n)))
+		logs, _ := filepath.Glob(filepath.Join(w.data, "logs", fmt.Sprintf("%s-%d-job-build-*.log", petshop, n)))
 		return err == nil, len(logs) > 0
 	}
 	gc := func(want string, more ...string) {
@@ -70,7 +70,7 @@ func TestRetentionKeepsWhatProductionNeeds(t *testing.T) {
 	w.shunt("backup", "--data", w.data, "--to", w.at("b.tar")) // exit code 0: nothing was lost
 	w.shunt("rollback", "--to", "3", "-m", "the oldest that is kept")
 	w.until("build 3 runs again", func() bool {
-		p, err := w.api.Project(t.Context(), projectName)
+		p, err := w.api.Project(t.Context(), petshop)
 		return err == nil && p.Production != nil && p.Production.Build == 3
 	})
 	if out := w.shuntCode(1, "rollback", "--to", "1", "-m", "too old"); !strings.Contains(out, "artifact") {
