@@ -24,7 +24,7 @@ func TestEveryCommandOfThePagesRuns(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, page := range []string{"../README.md", "first-project.md", "hotfix.md"} {
+	for _, page := range []string{"../README.md", "first-project.md", "hotfix.md", "backup.md"} {
 		t.Run(filepath.Base(page), func(t *testing.T) {
 			t.Parallel()
 			text, err := os.ReadFile(page)

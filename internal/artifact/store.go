@@ -36,6 +36,9 @@ func NewStore(dir string) (*Store, error) {
 			return nil, fmt.Errorf("open artifact store: %w", err)
 		}
 	}
+	if err := s.returnTaken(); err != nil {
+		return nil, err
+	}
 	s.sweep(delivery.SystemClock{}.Now().Add(-staleTemp))
 	return s, nil
 }
@@ -126,6 +129,9 @@ func (s *Store) place(ctx context.Context, temp, sha string) error {
 		return err
 	}
 	blob := filepath.Join(dir, sha)
+	if err := touch(blob, delivery.SystemClock{}.Now()); err != nil { // see Remove
+		return err
+	}
 	if err := s.Verify(ctx, sha); err != nil {
 		if err := os.Rename(temp, blob); err != nil {
 			return err

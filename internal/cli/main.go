@@ -87,6 +87,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(a.holdCommand(), a.releaseHoldCommand(), a.clearIncidentCommand())
 	root.AddCommand(a.envCommand(), a.artifactsCommand(), a.verifyCommand())
 	root.AddCommand(a.projectCommand(), a.secretCommand(), a.doctorCommand())
+	root.AddCommand(a.backupCommand(), a.restoreCommand(), a.reconcileCommand(), a.rebuildCommand(), a.migrateDataCommand(), a.gcCommand())
 	root.AddCommand(a.hookCommand(), a.versionCommand())
 	return root
 }

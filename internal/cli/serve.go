@@ -85,6 +85,7 @@ type serving struct {
 	smtp         notify.SMTP
 	passwordFile string
 	tls          string
+	keep         keeping
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -93,7 +94,7 @@ func (a *app) serveCommand() *cobra.Command {
 	cmd.Long = "Serve runs the server: pages, API, builds. Everything is kept in the data directory.\nEach flag can be set by an environment variable too: --public-url is SHUNT_PUBLIC_URL."
 	a.dataFlag(cmd, &s.cfg.DataDir)
 	f := cmd.Flags()
-	f.StringVar(&s.cfg.Database, "database", a.getenv("SHUNT_DATABASE"), "postgres:// URL that keeps the rows (a SQLite file in the data directory)")
+	f.StringVar(&s.cfg.Database, "database", a.getenv("SHUNT_DATABASE"), "postgres:// URL; without one a SQLite file in the data directory (SHUNT_DATABASE)")
 	f.StringVar(&s.cfg.Listen, "listen", a.envOr("SHUNT_LISTEN", "localhost:8080"), "host:port")
 	f.StringVar(&s.cfg.PublicURL, "public-url", a.getenv("SHUNT_PUBLIC_URL"), "address as people reach it (http://<listen>)")
 	f.StringVar(&s.smtp.Host, "smtp-host", a.getenv("SHUNT_SMTP_HOST"), "mail server; without one no mail is sent")
@@ -105,12 +106,17 @@ func (a *app) serveCommand() *cobra.Command {
 	f.StringVar(&s.cfg.MailDir, "mail-dir", a.getenv("SHUNT_MAIL_DIR"), "write mails here, and show them on a page, instead of sending them")
 	f.IntVar(&s.cfg.Workers, "workers", a.envInt("SHUNT_WORKERS", 0), "builds of the main lane at once (4)")
 	f.IntVar(&s.cfg.HotfixWorkers, "hotfix-workers", a.envInt("SHUNT_HOTFIX_WORKERS", 0), "builds of the hotfix lane at once, which never wait for the main lane (2)")
+	a.keepFlags(cmd, &s.keep)
 	f.DurationVar(&s.cfg.Poll, "poll", 0, "how often a quiet repository is looked at (30s)")
 	return cmd
 }
 
 func (a *app) serve(ctx context.Context, s serving) error {
 	if err := s.mail(); err != nil {
+		return err
+	}
+	var err error
+	if s.cfg.Retention, err = s.keep.retention(); err != nil {
 		return err
 	}
 	exe, err := os.Executable()

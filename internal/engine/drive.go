@@ -46,6 +46,9 @@ type result struct {
 
 // drive takes the lease and drives the build as far as it goes.
 func (e *Engine) drive(ctx context.Context, id int64) error {
+	if e.paused() {
+		return nil // whoever looks after builds finds it again
+	}
 	signal := make(chan struct{}, 1)
 	e.mu.Lock()
 	if _, ok := e.drives[id]; ok {

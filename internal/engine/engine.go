@@ -55,7 +55,12 @@ type Config struct {
 	// Open unseals a secret's value.
 	Open    func(sealed string) (string, error)
 	Workers map[delivery.Lane]int
+	// Paused tells that nothing may be started and no push acted on: the database
+	// may be older than the world (see reconcile.go). nil: never.
+	Paused func() bool
 }
+
+func (e *Engine) paused() bool { return e.Paused != nil && e.Paused() }
 
 // Engine drives builds.
 type Engine struct {
@@ -131,6 +136,9 @@ func (e *Engine) background(f func(context.Context)) {
 
 // lookAfter finds what nobody does at the moment and does it.
 func (e *Engine) lookAfter(ctx context.Context) {
+	if e.paused() {
+		return
+	}
 	now := e.Store.Now()
 	for lane := range e.slots {
 		ids, err := e.Store.Runnable(ctx, now, lane, cap(e.slots[lane]))

@@ -21,6 +21,9 @@ import (
 // reordered events make the same builds. It returns what became of each change.
 func (e *Engine) Sync(ctx context.Context, project string) (pushes []store.Push, err error) {
 	defer e.lock("project/" + project)()
+	if e.paused() {
+		return nil, nil // refs are read again afterwards: nothing is lost
+	}
 	p, err := e.Store.Project(ctx, project)
 	if err != nil {
 		return nil, err

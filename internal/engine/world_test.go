@@ -74,6 +74,7 @@ type world struct {
 	queue  bool // deliver by River too
 	web    *httptest.Server
 	sick   atomic.Bool // the web server answers 500
+	paused func() bool // see Config.Paused
 }
 
 const project = "petstore"
@@ -225,7 +226,7 @@ func (w *world) open() {
 		Store: w.store, Git: git, Runner: w.runner, Blobs: blobs, Files: &artifact.Files{Dir: w.in("published"), Store: blobs}, Dir: w.dir, Clock: w.clock, Log: log,
 		ServerID: "srv", Owner: "test/1", URL: "https://shunt.example.org", MailFrom: "shunt@example.org",
 		Open:    func(s string) (string, error) { return strings.TrimPrefix(s, "sealed:"), nil },
-		Workers: map[delivery.Lane]int{delivery.LaneMain: 2, delivery.LaneHotfix: 2},
+		Workers: map[delivery.Lane]int{delivery.LaneMain: 2, delivery.LaneHotfix: 2}, Paused: w.paused,
 	})
 	w.engine.every = 100 * time.Millisecond
 	if w.queue {

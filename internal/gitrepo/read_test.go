@@ -348,6 +348,13 @@ func TestTags(t *testing.T) {
 	if err != nil || commit != f.ids["dev2"] || subject != "Build 43" || !cmp.Equal(want, trailers) {
 		t.Error(commit, trailers, subject, err)
 	}
+	info, err := f.repo.TagInfo(t.Context(), tag)
+	if err != nil || info.Commit != f.ids["dev2"] || !cmp.Equal(want, info.Trailers) || !info.At.Equal(message().At.Truncate(time.Second)) || info.Tagger != message().Name+" <"+message().Email+">" {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if info, err = f.repo.TagInfo(t.Context(), f.ids["dev1"]); err != nil || info.Commit != f.ids["dev1"] || !info.At.IsZero() {
+		t.Errorf("a tag without annotation: %+v, %v", info, err)
+	}
 	if err = f.repo.Push(t.Context(), []RefUpdate{{Ref: "refs/tags/build/43", New: tag}}); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
 )
@@ -112,4 +113,38 @@ func parseTrailers(message string) map[string][]string {
 		trailers[key] = append(trailers[key], lines(value))
 	}
 	return trailers
+}
+
+// TagInfo is what an annotated tag says.
+type TagInfo struct {
+	Commit   string
+	Subject  string
+	Trailers map[string][]string // of the last paragraph
+	Tagger   string              // "Shunt <shunt@localhost>"; hostile
+	At       time.Time           // the tagger's date; zero without an annotation
+}
+
+// TagInfo reads what a tag says: ReadTag, and who made it when. Whoever may push
+// may write anything into a tag.
+func (r *Repo) TagInfo(ctx context.Context, object string) (info TagInfo, err error) {
+	if info.Commit, info.Trailers, info.Subject, err = r.ReadTag(ctx, object); err != nil || info.Commit == object {
+		return info, err
+	}
+	_, content, err := r.object(ctx, object)
+	if err != nil {
+		return info, err
+	}
+	header, _, _ := strings.Cut(content, "\n\n")
+	for line := range strings.Lines(header) {
+		who, ok := strings.CutPrefix(strings.TrimSpace(line), "tagger ")
+		end := strings.LastIndex(who, "> ")
+		if !ok || end < 0 {
+			continue
+		}
+		seconds, _, _ := strings.Cut(who[end+2:], " ")
+		if n, err := strconv.ParseInt(seconds, 10, 64); err == nil && n > 0 && n < maxUnix {
+			info.Tagger, info.At = lines(who[:end+1]), time.Unix(n, 0).UTC()
+		}
+	}
+	return info, nil
 }

@@ -107,6 +107,9 @@ func (s *Server) sendMails(ctx context.Context) {
 			s.cfg.Log.Error("cannot read the outbox", "error", err)
 		}
 		for _, m := range due {
+			if s.waits.Load() {
+				break
+			}
 			s.sendMail(ctx, sender, m)
 		}
 		for waiting := true; waiting; {
@@ -170,8 +173,8 @@ func toJSON(m notify.Message) string {
 	return string(b)
 }
 
-// keepHouse does what is due about daily: repack mirrors, forget old webhook
-// ids, and remove work directories that nobody owns any more.
+// keepHouse does what is due about daily: repack mirrors, remove what is old (see
+// Retention), forget old webhook ids, and remove work directories that nobody owns any more.
 func (s *Server) keepHouse(ctx context.Context) {
 	s.sweepWork(ctx)
 	select { // a server that begins has better things to do
@@ -187,6 +190,12 @@ func (s *Server) keepHouse(ctx context.Context) {
 		err = errors.Join(err, list)
 		for _, p := range projects {
 			err = errors.Join(err, s.git.Repo(p.Name, p.URL, p.Local).Maintain(ctx))
+		}
+		if !s.waits.Load() {
+			swept, sweep := s.cfg.Retention.sweep(ctx, s.store, s.blobs, s.cfg.DataDir, false)
+			if err = errors.Join(err, sweep); swept.Blobs+swept.Logs > 0 {
+				s.cfg.Log.Info("removed what is old", "artifacts", swept.Blobs, "logs", swept.Logs, "bytes", swept.Bytes)
+			}
 		}
 		if err != nil && ctx.Err() == nil {
 			s.cfg.Log.Warn("cannot keep house", "error", err)

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shuntcd/shunt/internal/artifact"
@@ -47,6 +48,7 @@ type Config struct {
 	Workers       int           // builds of the main lane that are driven at once; default 4
 	HotfixWorkers int           // of the hotfix lane, which never waits for the main lane; default 2
 	Poll          time.Duration // how often a quiet remote is looked at; default 30 s
+	Retention     Retention     // what is removed once a day; default nothing
 	Log           *slog.Logger
 }
 
@@ -64,6 +66,8 @@ type Server struct {
 	secrets    *sealer
 	clock      delivery.Clock
 	background sync.WaitGroup
+	waits      atomic.Bool // in reconcile mode
+	confirming sync.Mutex
 }
 
 // Run serves until ctx ends, then stops gracefully: jobs go on in the runner.
@@ -153,6 +157,9 @@ func open(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s.auth = auth.New(s.store, s.clock)
+	if err := s.refuseMoved(ctx); err != nil {
+		return nil, errors.Join(err, s.store.Close())
+	}
 	return s, nil
 }
 
@@ -176,12 +183,15 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	s.engine = engine.New(engine.Config{
 		Store: s.store, Git: s.git, Runner: s.runner, Blobs: s.blobs, Files: s.files, Dir: s.cfg.DataDir, Clock: s.clock, Log: s.cfg.Log,
 		ServerID: id, Owner: fmt.Sprintf("%s/%d", instance, os.Getpid()), URL: s.url, MailFrom: s.cfg.MailFrom, Open: s.secrets.open,
-		Workers: map[delivery.Lane]int{delivery.LaneMain: s.cfg.Workers, delivery.LaneHotfix: s.cfg.HotfixWorkers},
+		Workers: map[delivery.Lane]int{delivery.LaneMain: s.cfg.Workers, delivery.LaneHotfix: s.cfg.HotfixWorkers}, Paused: s.waits.Load,
 	})
+	if err := s.loadReconcile(ctx); err != nil {
+		return err
+	}
 	if err := s.ensureRunner(ctx); err != nil {
 		return err
 	}
-	handler, err := web.New(web.Config{Backend: s, Auth: s.auth, PublicURL: s.url, Version: s.cfg.Version, Mailbox: s.cfg.MailDir != "", Log: s.cfg.Log, Clock: s.clock})
+	handler, err := web.New(web.Config{Backend: waiting{s}, Auth: s.auth, PublicURL: s.url, Version: s.cfg.Version, Mailbox: s.cfg.MailDir != "", Log: s.cfg.Log, Clock: s.clock})
 	if err != nil {
 		return fmt.Errorf("make pages: %w", err)
 	}
@@ -193,7 +203,7 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	if err := s.engine.Start(ctx); err != nil {
 		return err
 	}
-	for _, loop := range []func(context.Context){s.watchRunner, s.pollRemotes, s.sendMails, s.keepHouse} {
+	for _, loop := range []func(context.Context){s.watchRunner, s.pollRemotes, s.sendMails, s.keepHouse, s.watchReconcile} {
 		s.background.Go(func() { loop(work) })
 	}
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, BaseContext: func(net.Listener) context.Context { return work }}

@@ -152,7 +152,7 @@ func (q queries) ReleaseUnderWay(ctx context.Context, project string) (bool, err
 // StartDeployment takes the environment's lock with the next fence. ok is false
 // when another deployment holds it.
 func (t *Tx) StartDeployment(ctx context.Context, d delivery.Deployment) (_ delivery.Deployment, ok bool, err error) {
-	fence, err := one(ctx, t.tx, scanInt, "", `select coalesce(max(fence), 0) + 1 from deployments where project = $1 and environment = $2`, d.Project, d.Environment)
+	fence, err := t.nextFence(ctx, d.Project, d.Environment)
 	if err != nil {
 		return d, false, err
 	}

@@ -106,6 +106,10 @@ func (q queries) Artifacts(ctx context.Context, buildID int64) ([]delivery.Artif
 
 // SetArtifact keeps an artifact of a job's successful attempt.
 func (t *Tx) SetArtifact(ctx context.Context, a delivery.Artifact) error {
+	// The same bytes were perhaps made before, and removed: they are here again.
+	if err := t.DeleteMeta(ctx, removedMeta+a.SHA256); err != nil {
+		return err
+	}
 	_, err := t.exec(ctx, `insert into artifacts (`+artifactColumns+`) values ($1,$2,$3,$4,$5,$6)
 		on conflict (build_id, name) do update set file = excluded.file, sha256 = excluded.sha256, size = excluded.size, node = excluded.node`,
 		a.BuildID, a.Name, a.File, a.SHA256, a.Size, a.Node)

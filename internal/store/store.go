@@ -62,17 +62,17 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{queries: queries{db: readers}, cfg: cfg, dialect: d, writer: writer, readers: readers, subscribers: map[int]chan Event{}}
-	if err := s.migrate(ctx); err != nil {
+	files, err := fs.Sub(migrations, "migrations")
+	if err == nil {
+		err = s.migrate(ctx, files)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func (s *Store) migrate(ctx context.Context) error {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return fmt.Errorf("embedded migrations: %w", err)
-	}
+func (s *Store) migrate(ctx context.Context, files fs.FS) error {
 	p, err := goose.NewProvider(s.dialect.goose, s.writer, files)
 	if err != nil {
 		return fmt.Errorf("prepare migrations: %w", err)
@@ -86,6 +86,9 @@ func (s *Store) migrate(ctx context.Context) error {
 			Kind: delivery.KindInvalid, What: "cannot open the database",
 			Why: fmt.Sprintf("its schema has version %d and this shunt knows up to %d: a newer shunt has used it", current, target), Next: "Start the newer shunt again.",
 		}
+	}
+	if err := s.copyBefore(ctx, p, current); err != nil {
+		return err
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrate database: %w", err)

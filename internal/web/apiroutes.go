@@ -181,6 +181,7 @@ func (s *server) apiRoutes() error {
 	})
 	get(s, a, root+"/mails", "mails", "The demo's mailbox", func(ctx context.Context, _ *inNothing) ([]api.Mail, error) { return s.mails(ctx) })
 	get(s, a, root+"/doctor", "doctor", "Health checks", func(ctx context.Context, _ *inNothing) ([]api.Check, error) { return b.Doctor(ctx) })
+	s.reconcileRoutes(a)
 	post(s, a, root+"/tokens", "create-token", "Make a token for the command line", func(ctx context.Context, in *inToken) (api.Token, error) {
 		secret, err := s.Auth.NewToken(ctx, callerOf(ctx).user.Name, in.Body.Name)
 		return api.Token{Name: in.Body.Name, Token: secret}, err //nolint:wrapcheck // explained by fail

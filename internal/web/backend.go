@@ -78,6 +78,7 @@ type Writer interface {
 type Backend interface {
 	Reader
 	Writer
+	Reconciler
 }
 
 // Authenticator says who a request comes from; package auth satisfies it.
