@@ -46,6 +46,10 @@ type (
 		ProjectPath
 		api.BuildFilter
 	}
+	inLines struct {
+		ProjectPath
+		Limit int `query:"limit" minimum:"0" maximum:"200" doc:"0: 40"`
+	}
 	inAudit struct {
 		ProjectPath
 		Before int64 `query:"before" doc:"only rows below this sequence number; 0: from the newest"`
@@ -127,6 +131,9 @@ func (s *server) apiRoutes() error {
 	get(s, a, project+"/pushes", "pushes", "What became of the latest pushes", func(ctx context.Context, in *ProjectPath) ([]api.Push, error) { return b.Pushes(ctx, in.Project) })
 	get(s, a, project+"/builds", "builds", "List builds, newest first", func(ctx context.Context, in *inBuilds) ([]api.Build, error) {
 		return b.Builds(ctx, in.Project, in.BuildFilter)
+	})
+	get(s, a, project+"/lines", "lines", "The line map of the latest builds", func(ctx context.Context, in *inLines) (api.Lines, error) {
+		return b.Lines(ctx, in.Project, in.Limit)
 	})
 	get(s, a, build, "build", "One build", func(ctx context.Context, in *BuildPath) (api.BuildDetail, error) {
 		return b.Build(ctx, in.Project, in.Number)

@@ -22,6 +22,8 @@ type Reader interface {
 	Pushes(ctx context.Context, project string) ([]api.Push, error)
 	Builds(ctx context.Context, project string, f api.BuildFilter) ([]api.Build, error)
 	Build(ctx context.Context, project string, number int64) (api.BuildDetail, error)
+	// Lines is the line map of the latest builds (0: 40, at most 200).
+	Lines(ctx context.Context, project string, limit int) (api.Lines, error)
 	Gate(ctx context.Context, id string) (api.GateDetail, error)
 	Hotfix(ctx context.Context, project string) (api.HotfixBase, error)
 	BackMerges(ctx context.Context, project string) ([]api.BackMerge, error)

@@ -374,6 +374,52 @@ func (f *fake) Build(_ context.Context, p string, n int64) (api.BuildDetail, err
 	return give(f, fmt.Sprintf("Build %s %d", p, n), d)
 }
 
+// lines is a story of nine days: a hotfix that waits, one that shipped, one that
+// was refused, and a merge that is owed.
+func (f *fake) lines() api.Lines {
+	day := func(d float64) time.Time { return now().Add(time.Duration((d - 10) * float64(24*time.Hour))) }
+	st := func(n int64, branch string, status delivery.BuildStatus, at float64, gate delivery.GateState, released float64, base int64) api.Station {
+		s := api.Station{Build: f.build(), Base: base, GateState: gate}
+		s.Number, s.Branch, s.Status, s.CreatedAt = n, branch, status, day(at)
+		if s.Lane = delivery.LaneMain; strings.HasPrefix(branch, "hotfix/") {
+			s.Lane = delivery.LaneHotfix
+		}
+		if n != 43 {
+			s.Subject = fmt.Sprintf("Subject of build %d", n)
+		}
+		if gate != "" {
+			s.GateID = fmt.Sprintf("GATE%d", n)
+		}
+		if released > 0 {
+			s.ReleasedAt, s.Tag = day(released), fmt.Sprintf("production/%d", n)
+		}
+		return s
+	}
+	return api.Lines{
+		Project: "petstore", Branches: delivery.Branches{Integration: "develop", Production: "master", Hotfix: "hotfix/*"}, Running: 41,
+		Stations: []api.Station{
+			st(35, "master", delivery.BuildSucceeded, 0, "", 0.1, 0),
+			st(36, "develop", delivery.BuildSucceeded, 1, delivery.GatePromoted, 1.5, 0),
+			st(37, "develop", delivery.BuildFailed, 2, "", 0, 0),
+			st(38, "hotfix/login-loop", delivery.BuildFailed, 2.2, "", 0, 36),
+			st(39, "hotfix/prices-of-discontinued-items", delivery.BuildRejected, 2.3, delivery.GateRejected, 0, 36),
+			st(40, "hotfix/login-loop", delivery.BuildSucceeded, 2.5, delivery.GatePromoted, 2.9, 36),
+			st(41, "develop", delivery.BuildSucceeded, 4, delivery.GatePromoted, 4.5, 0),
+			st(42, "develop", delivery.BuildFailed, 8, "", 0, 0),
+			st(43, "hotfix/cart-500", delivery.BuildWaiting, 9.99, delivery.GateOpen, 0, 41),
+			st(44, "develop", delivery.BuildRunning, 9.995, "", 0, 0),
+		},
+		Debts: []api.BackMerge{
+			{Project: "petstore", Commit: commitOf("41"), Number: 41, Owner: "Ana Ruiz", OpenedAt: day(4.5)},
+			{Project: "petstore", Commit: commitOf("40"), Number: 40, Owner: "Ana Ruiz", OpenedAt: day(2.9), ClosedAt: day(3), ClosedBy: commitOf("m")},
+		},
+	}
+}
+
+func (f *fake) Lines(_ context.Context, p string, limit int) (api.Lines, error) {
+	return give(f, fmt.Sprintf("Lines %s %d", p, limit), f.lines())
+}
+
 func (f *fake) Gate(_ context.Context, id string) (api.GateDetail, error) {
 	f.mu.Lock()
 	g := f.gate

@@ -64,9 +64,15 @@ type projectView struct {
 	Refused []api.Push
 	Filter  api.BuildFilter
 	Older   int64 // number below which older builds are; 0: none
+
+	Lines     api.Lines
+	MoreLines bool // there are older builds than those on the map
 }
 
-const buildsPerPage = 30
+const (
+	buildsPerPage = 30
+	linesPerPage  = 40
+)
 
 func (s *server) project(w http.ResponseWriter, r *http.Request) error {
 	ctx, name, q := r.Context(), r.PathValue("project"), r.URL.Query()
@@ -85,6 +91,14 @@ func (s *server) project(w http.ResponseWriter, r *http.Request) error {
 		return err //nolint:wrapcheck // explained by fail
 	}
 	v := projectView{frame: s.frame(r, name).live(name, 0).of(name, "builds"), P: p, Builds: builds, Filter: f}
+	limit := linesPerPage
+	if q.Get("map") == "200" {
+		limit = 200
+	}
+	if v.Lines, err = s.Backend.Lines(ctx, name, limit); err != nil {
+		return err //nolint:wrapcheck // explained by fail
+	}
+	v.MoreLines = limit == linesPerPage && len(v.Lines.Stations) >= limit
 	for _, push := range pushes[:min(len(pushes), 20)] {
 		if push.Refused != "" && len(v.Refused) < 3 {
 			v.Refused = append(v.Refused, push)

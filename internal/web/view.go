@@ -132,6 +132,10 @@ func parentPage(path string) string {
 	}
 }
 
+func px(n int) string { return strconv.Itoa(n) }
+
+func viewBox(width, height int) string { return "0 0 " + px(width) + " " + px(height) }
+
 func num(n int64) string { return strconv.FormatInt(n, 10) }
 
 // external tells whether an address that came from outside may become a link:
