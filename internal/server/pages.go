@@ -62,6 +62,6 @@ func (s *Server) Lines(ctx context.Context, project string, limit int) (api.Line
 		}
 		v.Stations = append(v.Stations, st)
 	}
-	v.Debts, err = s.debts(ctx, p, false)
+	v.Debts, err = s.debts(ctx, p)
 	return v, err
 }

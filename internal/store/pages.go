@@ -53,3 +53,52 @@ func (q queries) WaitingGates(ctx context.Context, project string) ([]BuildGate,
 	return list(ctx, q.db, scanBuildGate, `select b.project, b.number, g.id, g.state from gates g join builds b on b.id = g.build_id
 		where g.state = 'open' and ($1 = '' or b.project = $1) order by g.opened_at, g.id`, project)
 }
+
+// ProjectState is what the matrix shows of a project besides its row.
+type ProjectState struct {
+	Name string
+	FetchState
+	Pipeline string // JSON; empty when none was readable yet
+}
+
+// ProjectStates lists the state of a project ("": of all).
+func (q queries) ProjectStates(ctx context.Context, project string) ([]ProjectState, error) {
+	return list(ctx, q.db, func(r scanner) (p ProjectState, err error) {
+		err = r.Scan(&p.Name, stamp{&p.At}, &p.Error, &p.Pipeline)
+		return p, err
+	}, `select name, last_fetch, fetch_error, pipeline from projects where $1 = '' or name = $1`, project)
+}
+
+// PausedBuilds lists the builds of a project ("": of all) that wait for a
+// person or have stopped, newest first.
+func (q queries) PausedBuilds(ctx context.Context, project string) ([]delivery.Build, error) {
+	return list(ctx, q.db, scanBuild, `select `+buildColumns+` from builds where status in ('waiting', 'stopped')
+		and ($1 = '' or project = $1) order by project, number desc`, project)
+}
+
+// LatestBuilds lists the newest build of a project ("": of each).
+func (q queries) LatestBuilds(ctx context.Context, project string) ([]delivery.Build, error) {
+	return list(ctx, q.db, scanBuild, `select `+buildColumns+` from builds b where ($1 = '' or project = $1)
+		and number = (select max(number) from builds where project = b.project)`, project)
+}
+
+// CurrentDeployments lists, for each environment of a project ("": of all), the
+// last deployment that succeeded and the attempts after it, newest first.
+func (q queries) CurrentDeployments(ctx context.Context, project string) ([]delivery.Deployment, error) {
+	return list(ctx, q.db, scanDeployment, `select `+deploymentColumns+` from deployments d where ($1 = '' or project = $1)
+		and fence >= (select coalesce(max(fence), 0) from deployments where project = d.project and environment = d.environment and state = 'succeeded')
+		order by started_at desc, fence desc`, project)
+}
+
+// LivingInstances lists the ephemeral environments of a project ("": of all)
+// that are not destroyed, newest first.
+func (q queries) LivingInstances(ctx context.Context, project string) ([]delivery.Instance, error) {
+	return list(ctx, q.db, scanInstance, `select `+instanceColumns+` from instances where state <> 'down' and ($1 = '' or project = $1)
+		order by created_at desc`, project)
+}
+
+// OpenDebts lists the back-merges that a project ("": each) owes, newest first.
+func (q queries) OpenDebts(ctx context.Context, project string) ([]delivery.BackMerge, error) {
+	return list(ctx, q.db, scanBackMerge, `select project, commit_id, number, owner, opened_at, closed_at, closed_by, conflicts, checked_at from back_merges
+		where closed_at = 0 and ($1 = '' or project = $1) order by opened_at desc`, project)
+}

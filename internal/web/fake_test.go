@@ -181,7 +181,7 @@ func (f *fake) build() api.Build {
 	return api.Build{
 		Project: "petstore", Number: 43, Lane: delivery.LaneHotfix, Branch: "hotfix/cart-500", Commit: commitOf("43"),
 		Subject: "Cart answers 500 for a discontinued item", Author: "Ana Ruiz", Status: delivery.BuildWaiting,
-		CreatedAt: now().Add(-14 * time.Minute), StartedAt: now().Add(-14 * time.Minute), URL: "http://localhost/petstore/43",
+		CreatedAt: now().Add(-14 * time.Minute), StartedAt: now().Add(-14 * time.Minute), URL: "http://localhost/petstore/43", Gate: "7KQ2MXPA",
 	}
 }
 

@@ -1,10 +1,12 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
@@ -46,7 +48,9 @@ type loginView struct {
 
 type homeView struct {
 	frame
-	Projects []api.Project
+	Projects []api.Project // that match, those that wait for somebody first
+	All      int
+	Query    string
 }
 
 func (s *server) home(w http.ResponseWriter, r *http.Request) error {
@@ -54,7 +58,53 @@ func (s *server) home(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err //nolint:wrapcheck // explained by fail
 	}
-	return s.render(w, r, http.StatusOK, homePage(homeView{s.frame(r, "Projects").live("", 0), ps}))
+	v := homeView{frame: s.frame(r, "Projects").live("", 0), All: len(ps), Query: strings.TrimSpace(r.URL.Query().Get("q"))}
+	for _, p := range ps {
+		if matches(p, v.Query) {
+			v.Projects = append(v.Projects, p)
+		}
+	}
+	slices.SortStableFunc(v.Projects, func(a, b api.Project) int { return cmp.Compare(urgency(a), urgency(b)) })
+	return s.render(w, r, http.StatusOK, homePage(v))
+}
+
+// urgency orders the matrix: what is broken, what waits, the rest.
+func urgency(p api.Project) int {
+	switch {
+	case p.Incident != "":
+		return 0
+	case len(p.Waiting) > 0:
+		return 1
+	default:
+		return 2
+	}
+}
+
+// matches tells whether each word of a query is in what the row of p shows.
+func matches(p api.Project, query string) bool {
+	text := []string{p.Name, p.Hold, p.Incident}
+	if p.Hold != "" {
+		text = append(text, "hold")
+	}
+	if p.Incident != "" {
+		text = append(text, "incident")
+	}
+	for _, b := range p.Waiting {
+		text = append(text, "waiting", b.Branch, b.Author, b.Subject, num(b.Number))
+	}
+	if b := p.Latest; b != nil {
+		text = append(text, string(b.Status), b.Branch, b.Author, b.Subject, num(b.Number))
+	}
+	if r := p.Production; r != nil {
+		text = append(text, r.By, r.Commit, num(r.Build))
+	}
+	all := strings.ToLower(strings.Join(text, "\n"))
+	for word := range strings.FieldsSeq(strings.ToLower(query)) {
+		if !strings.Contains(all, word) {
+			return false
+		}
+	}
+	return true
 }
 
 type projectView struct {

@@ -57,7 +57,9 @@ func TestPagesSayWhatTheyMust(t *testing.T) {
 	t.Parallel()
 	ts := serve(t, newFake())
 	for path, want := range map[string][]string{
-		"/":                          {"petstore", "Build 43 waits for you", "by Ben Okafor", "build <a href=\"/petstore/42\">42</a> failed 26 h", "1 back-merge owed"},
+		"/":                          {"petstore", "Decide build 43", `href="/a/7KQ2MXPA"`, "by Ben Okafor", "build <a href=\"/petstore/42\">42</a> failed 26 h", "1 back-merge owed"},
+		"/?q=ANA+hotfix":             {"1 of 1 project", "Decide build 43"},
+		"/?q=nothing":                {"0 of 1 project", "Show all"},
 		"/petstore":                  {"Cart answers 500", "does not start at production/41"},
 		"/petstore/43":               {"Decide: put build 43 into production?", "usually 38 min", "412 passed", "nothing failed: promote or reject it", "job/build", "GET /cart/7 200"},
 		"/petstore/42":               {"Why it failed", "smoke: want 200, got 500", "exit code 1", "TestDiscontinued", "Roll back to this build"},

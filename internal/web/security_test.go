@@ -16,7 +16,7 @@ import (
 // pagePaths are all the pages.
 func pagePaths() []string {
 	return []string{
-		"/", "/petstore", "/petstore?lane=hotfix&status=waiting&before=50", "/petstore/43", "/petstore/42", "/petstore/43?node=job/build&attempt=1",
+		"/", "/?q=petstore", "/petstore", "/petstore?lane=hotfix&status=waiting&before=50", "/petstore/43", "/petstore/42", "/petstore/43?node=job/build&attempt=1",
 		"/petstore/43/log/job/build", "/petstore/43/log/job/build?offset=0", "/petstore/hotfixes", "/petstore/environments", "/petstore/back-merges",
 		"/petstore/audit", "/petstore/audit?before=11", "/petstore/settings", "/a/7KQ2MXPA", "/mail", "/mail/m2",
 	}
@@ -232,6 +232,20 @@ func harmless(t *testing.T, page string, elements []element) {
 					t.Errorf("%s: <%s %s=%q>", page, e.name, k, v)
 				}
 			}
+		}
+	}
+}
+
+// TestNothingHides covers control characters and turned text in names.
+func TestNothingHides(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	f.poison = "\x1b]0;evil\x07\x7f\u009b31m\u202egnp.exe"
+	ts := serve(t, f)
+	for _, path := range []string{"/", "/petstore", "/petstore/43", "/a/7KQ2MXPA", "/petstore/audit"} {
+		got := ask(t, ts, http.MethodGet, path, goodSession, "")
+		if got.status != http.StatusOK || strings.ContainsAny(got.body, "\x1b\x07\x7f\u009b\u202e") || !strings.Contains(got.body, "␛]0;evil␇␡\ufffd31m\ufffdgnp.exe") {
+			t.Errorf("%s: %d", path, got.status)
 		}
 	}
 }

@@ -37,6 +37,7 @@ func Run(t *testing.T, open func(t *testing.T) (*store.Store, string)) {
 		{"people and what they hold", people},
 		{"the queue delivers a build", queue},
 		{"a record comes back as it was written", roundTrip},
+		{"a page reads all its rows at once", pages},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
