@@ -95,6 +95,13 @@ type (
 		Follow  bool   `query:"follow" doc:"go on until the attempt has ended"`
 		Format  string `query:"format" enum:"stored,text,spans" default:"stored" doc:"stored: <unix microseconds> <flag><text>; text: what was printed, without escape sequences; spans: JSON lines for pages"`
 	}
+	inSearch struct {
+		BuildPath
+		Node    string `query:"node" required:"true" doc:"such as job/smoke"`
+		Attempt int    `query:"attempt" minimum:"0" doc:"0: the latest"`
+		Query   string `query:"q" required:"true" minLength:"1" maxLength:"200" doc:"text as it is shown, whatever its case"`
+		From    int64  `query:"from" minimum:"0" doc:"line from which on to look; 0: from the first"`
+	}
 	inArtifact struct {
 		BuildPath
 		Name string `path:"name"`
@@ -192,6 +199,7 @@ func (s *server) apiRoutes() error {
 		secret, err := s.Auth.NewToken(ctx, callerOf(ctx).user.Name, in.Body.Name)
 		return api.Token{Name: in.Body.Name, Token: secret}, err //nolint:wrapcheck // explained by fail
 	})
+	get(s, a, build+"/log/search", "search-log", "Look for a text in a whole log", s.apiSearch)
 	stream(s, a, build+"/log", "log", "The log of a node's attempt", s.apiLog)
 	stream(s, a, build+"/artifacts/{name}", "artifact", "An artifact's bytes", s.apiArtifact)
 

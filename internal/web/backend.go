@@ -7,6 +7,7 @@ import (
 
 	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/runlog"
 )
 
 // Actor is who acts, and from where: "203.0.113.7, page" or "127.0.0.1, api".
@@ -53,6 +54,8 @@ type Log interface {
 	Done() bool
 	// Wait returns when Size has passed offset, the attempt is done or ctx is.
 	Wait(ctx context.Context, offset int64) error
+	// Index tells where lines begin, up to Size.
+	Index(ctx context.Context) (*runlog.Index, error)
 }
 
 // Writer is what people do.

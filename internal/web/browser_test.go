@@ -193,6 +193,39 @@ func TestPageStaysTrue(t *testing.T) {
 	eventually(t, ctx, `document.querySelector("h1").innerText.includes("rejected") && document.querySelector(".record").innerText.includes("by ben") && !document.querySelector(".decide")`)
 }
 
+// TestLogInABrowser names lines by clicking and by address, and lets a log with
+// steps and groups grow.
+func TestLogInABrowser(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	l := newLog("#step 1: make")
+	for i := range 3000 {
+		l.add(fmt.Sprint("|line of the log ", i+2))
+	}
+	f.logs["job/build"] = l
+	f.gate.Build.Nodes[0].State = delivery.NodeRunning
+	ts := serve(t, f)
+	ctx, complaints := browse(t, ts, 1280, 800, "1")
+	log := ts.URL + "/petstore/43/log/job/build"
+	do(t, ctx, chromedp.Navigate(log+"#L12-L20"))
+	eventually(t, ctx, `location.search.includes("line=12") && document.querySelectorAll(".line.chosen").length === 9 && document.querySelector("#L20.chosen")`)
+	do(t, ctx, chromedp.Click(chromedp.CSS("#L14 .ln")))
+	eventually(t, ctx, `location.hash === "#L14" && document.querySelectorAll(".line.chosen").length === 1`)
+	eventually(t, ctx, `(() => { document.querySelector("#L17 .ln").dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true, shiftKey: true })); return location.hash === "#L14-L17" && location.search.includes("line=14") && location.search.includes("to=17"); })()`)
+
+	// At its end it grows; a group closes when it has ended.
+	do(t, ctx, chromedp.Navigate(log))
+	eventually(t, ctx, `document.querySelector("#log .state")?.textContent === "live"`)
+	l.add("#step 2: test", "|::group::noise", "|inside", "|::endgroup::", "|outside")
+	eventually(t, ctx, `document.querySelector("details.fold:last-of-type > #L3002 ~ details.group:not([open]) > div#L3004 .tx")?.textContent === "inside"`)
+	eventually(t, ctx, `document.querySelector("details.fold > div#L3006 .tx")?.textContent === "outside"`)
+	l.end()
+	eventually(t, ctx, `document.querySelector("#log .state")?.textContent === "ended"`)
+	if c := complaints(); len(c) > 0 {
+		t.Errorf("the browser complains: %s", strings.Join(c, "\n"))
+	}
+}
+
 // TestScreenshots writes pictures of the pages into $SHUNT_SHOTS, for people.
 func TestScreenshots(t *testing.T) { //nolint:paralleltest // many browsers at once are too slow
 	dir := os.Getenv("SHUNT_SHOTS")

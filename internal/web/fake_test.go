@@ -19,6 +19,7 @@ import (
 
 	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/runlog"
 )
 
 const (
@@ -130,6 +131,12 @@ func (l *fakeLog) Done() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.done
+}
+
+func (l *fakeLog) Index(ctx context.Context) (*runlog.Index, error) {
+	x := &runlog.Index{}
+	_, err := x.Extend(ctx, l, l.Size())
+	return x, err
 }
 
 func (l *fakeLog) Wait(ctx context.Context, offset int64) error {

@@ -216,7 +216,7 @@ func (s *server) tail(ctx context.Context, b api.BuildDetail, node, attempt stri
 	if v.Attempt <= 0 {
 		v.Attempt = b.Nodes[i].Attempts[len(b.Nodes[i].Attempts)-1].Attempt
 	}
-	return s.readLog(ctx, v, -1, tailLines)
+	return s.readLog(ctx, v, 0, tailLines)
 }
 
 // interesting is the node whose log a build opens on: what failed, what runs, or
@@ -240,11 +240,12 @@ func interesting(b api.BuildDetail) string {
 
 type logPageView struct {
 	frame
-	B     api.BuildDetail
-	Log   logView
-	Older int64 // offset of the window before; -1: none
+	B   api.BuildDetail
+	Log logView
 }
 
+// logPage is a window on a log: around ?line= (to ?to=), around the match of
+// ?q= at or behind ?line=, from ?first= on, or the end.
 func (s *server) logPage(w http.ResponseWriter, r *http.Request) error {
 	name, node, q := r.PathValue("project"), r.PathValue("node"), r.URL.Query()
 	number, err := numberOf(r)
@@ -255,26 +256,25 @@ func (s *server) logPage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err //nolint:wrapcheck // explained by fail
 	}
-	v := logView{Project: name, Number: number, Node: node}
-	v.Attempt, _ = strconv.Atoi(q.Get("attempt")) // not a number: the latest
-	offset := int64(-1)
-	if q.Get("offset") != "" {
-		if offset, err = strconv.ParseInt(q.Get("offset"), 10, 64); err != nil || offset < 0 {
-			return notFound("no such place in the log")
-		}
+	v := logView{Project: name, Number: number, Node: node, Relative: q.Get("time") == "relative", Query: strings.TrimSpace(q.Get("q"))}
+	if len(v.Query) > 200 {
+		return &delivery.Error{Kind: delivery.KindInvalid, What: "cannot look for that", Why: "it has more than 200 letters"}
 	}
-	if v, err = s.readLog(r.Context(), v, offset, pageLines); err != nil {
+	v.Attempt, _ = strconv.Atoi(q.Get("attempt")) // not a number: the latest
+	at := func(name string) int64 {
+		n, _ := strconv.ParseInt(q.Get(name), 10, 64) // not a number: none
+		return max(0, n)
+	}
+	v.From = at("line")
+	v.To = max(v.From, at("to"))
+	first := at("first")
+	if v.From > 0 {
+		first = max(1, v.From-linesAbove)
+	}
+	if v, err = s.readLog(r.Context(), v, first, pageLines); err != nil {
 		return err
 	}
-	older := int64(-1)
-	if v.First > 0 {
-		before, err := s.readLogBefore(r.Context(), v)
-		if err != nil {
-			return err
-		}
-		older = before
-	}
-	return s.render(w, r, http.StatusOK, logPageHTML(logPageView{frame: s.frame(r, node+" of "+name+" "+num(number)).of(name, "builds"), B: b, Log: v, Older: older}))
+	return s.render(w, r, http.StatusOK, logPageHTML(logPageView{frame: s.frame(r, node+" of "+name+" "+num(number)).of(name, "builds"), B: b, Log: v}))
 }
 
 type gateView struct {

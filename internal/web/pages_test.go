@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
 )
 
@@ -324,13 +325,83 @@ func TestLogWindows(t *testing.T) {
 	if first, last, _ := lines(links["First lines"]); first != "line 0000" || last != "line 0999" {
 		t.Errorf("the beginning: %s to %s", first, last)
 	}
-	for path, want := range map[string]int{"?offset=1": http.StatusNotFound, "?offset=x": http.StatusNotFound, "?offset=99999999": http.StatusNotFound, "?offset=-4": http.StatusNotFound, "?attempt=x": http.StatusOK} {
-		if got := ask(t, ts, http.MethodGet, "/petstore/43/log/job/build"+path, goodSession, ""); got.status != want {
-			t.Errorf("%s: %d", path, got.status)
+	if first, last, _ := lines("/petstore/43/log/job/build?line=700"); first != "line 0679" || last != "line 1678" {
+		t.Errorf("around line 700: %s to %s", first, last)
+	}
+	for path, want := range map[string]string{
+		"?line=700&to=702":              `class="line chosen" id="L702"`,
+		"?line=99999":                   "Lines 2500 to 2500 of 2500",
+		"?line=x":                       "Lines 1501 to 2500 of 2500",
+		"?attempt=x&first=-3":           "Lines 1501 to 2500 of 2500",
+		"?q=LINE+21&line=2105":          "is match 5 of 100:",
+		"?q=line+2499":                  `class="line chosen hit" id="L2500"`,
+		"?q=nowhere":                    "No line has",
+		"?time=relative&first=1":        `>0:00.0</span>`,
+		"?q=line+00&time=relative":      "time=relative#L2",
+		"?q=" + strings.Repeat("a", 99): "No line has",
+	} {
+		if got := ask(t, ts, http.MethodGet, "/petstore/43/log/job/build"+path, goodSession, ""); got.status != http.StatusOK || !strings.Contains(got.body, want) {
+			t.Errorf("%s: %d lacks %q", path, got.status, want)
 		}
+	}
+	found := ask(t, ts, http.MethodGet, "/api/v1/projects/petstore/builds/43/log/search?node=job/build&q=line+21&from=2105", goodSession, "")
+	if !strings.Contains(found.body, `"count":100,"nth":5,"line":2105,"previous":2104,"next":2106`) {
+		t.Errorf("search: %d %s", found.status, found.body)
 	}
 	if _, last, _ := lines("/petstore/43?node=job/build"); last != "line 2499" {
 		t.Errorf("below the build: %s", last)
+	}
+}
+
+// TestExpected adds up the usual times of what is still to do, along the longest
+// way, up to the gate.
+func TestExpected(t *testing.T) {
+	t.Parallel()
+	node := func(name string, kind delivery.NodeKind, state delivery.NodeState, usual time.Duration, needs ...string) api.Node {
+		return api.Node{Name: name, Kind: kind, State: state, Usual: usual, Needs: needs, StartedAt: now().Add(-time.Minute)}
+	}
+	nodes := []api.Node{
+		node("job/build", delivery.NodeJob, delivery.NodeRunning, 3*time.Minute),
+		node("job/lint", delivery.NodeJob, delivery.NodeSucceeded, 9*time.Minute),
+		node("job/test", delivery.NodeJob, delivery.NodePending, 10*time.Minute, "job/build", "job/lint"),
+		node("job/slow", delivery.NodeJob, delivery.NodeSkipped, time.Hour, "job/build"),
+		node("gate/production", delivery.NodeGate, delivery.NodePending, 0, "job/test", "job/slow"),
+		node("deploy/production", delivery.NodeDeploy, delivery.NodePending, time.Hour, "gate/production"),
+	}
+	if got := expected(now(), nodes); got != 12*time.Minute {
+		t.Errorf("%s", got)
+	}
+	nodes[0].StartedAt = now().Add(-time.Hour) // longer than usual: nobody knows how long yet
+	if got := expected(now(), nodes); got != 10*time.Minute {
+		t.Errorf("late: %s", got)
+	}
+	nodes[2].Usual = 0
+	if got := expected(now(), nodes); got != 0 {
+		t.Errorf("nothing known: %s", got)
+	}
+	nodes[0].Needs = []string{"job/test"} // a circle ends
+	_ = expected(now(), nodes)
+}
+
+// TestLogFolds reads a log with steps and groups, with and without a search.
+func TestLogFolds(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	f.logs["job/build"] = newLog("|before", "#step 1: make", "|::group::Download <b>", "|secret of the group", "|::endgroup::", "|after the group", "#step 2: test", "|::group::open at the end", "|last").end()
+	ts := serve(t, f)
+	body := ask(t, ts, http.MethodGet, "/petstore/43/log/job/build", goodSession, "").body
+	for _, want := range []string{
+		`<details class="fold" open><summary class="line marker" id="L2">`, `<details class="fold group"><summary class="line" id="L3">`, `<span class="tx">Download &lt;b&gt;</span></summary><div class="line" id="L4">`,
+		`</div></details><div class="line" id="L6">`, `</div></details><details class="fold" open><summary class="line marker" id="L7">`, `<span class="tx">last</span></div></details></details></div>`,
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("lacks %s\n%s", want, body)
+		}
+	}
+	for _, path := range []string{"?q=secret", "?line=4"} {
+		if body := ask(t, ts, http.MethodGet, "/petstore/43/log/job/build"+path, goodSession, "").body; !strings.Contains(body, `<details class="fold group" open><summary class="line" id="L3">`) || strings.Contains(body, `group" open><summary class="line" id="L8">`) {
+			t.Errorf("%s opens the wrong group", path)
+		}
 	}
 }
 
