@@ -102,3 +102,34 @@ func (q queries) OpenDebts(ctx context.Context, project string) ([]delivery.Back
 	return list(ctx, q.db, scanBackMerge, `select project, commit_id, number, owner, opened_at, closed_at, closed_by, conflicts, checked_at from back_merges
 		where closed_at = 0 and ($1 = '' or project = $1) order by opened_at desc`, project)
 }
+
+// DeploymentsBefore lists deployments that began before a time, newest first.
+func (q queries) DeploymentsBefore(ctx context.Context, project string, before time.Time, limit int) ([]delivery.Deployment, error) {
+	return list(ctx, q.db, scanDeployment, `select `+deploymentColumns+` from deployments where project = $1 and started_at < $2
+		order by started_at desc, fence desc limit $3`, project, micros(before), limit)
+}
+
+// TurnsBefore lists the audit rows of a project that stopped its deliveries or
+// let them go on, before a time, newest first.
+func (q queries) TurnsBefore(ctx context.Context, project string, before time.Time, limit int) ([]AuditRow, error) {
+	return list(ctx, q.db, scanAudit, `select seq, at, project, number, actor, action, detail, hash from audit where project = $1 and at < $2
+		and action in ('hold', 'hold released', 'incident', 'incident cleared') order by seq desc limit $3`, project, micros(before), limit)
+}
+
+// BuildArtifact is an artifact with its build.
+type BuildArtifact struct {
+	delivery.Artifact
+	Number    int64
+	Lane      delivery.Lane
+	Status    delivery.BuildStatus
+	CreatedAt time.Time
+}
+
+// ArtifactsBelow lists the artifacts of builds below a number (0: all), newest first.
+func (q queries) ArtifactsBelow(ctx context.Context, project string, before int64, limit int) ([]BuildArtifact, error) {
+	return list(ctx, q.db, func(r scanner) (a BuildArtifact, err error) {
+		err = r.Scan(&a.BuildID, &a.Name, &a.File, &a.SHA256, &a.Size, &a.Node, &a.Number, &a.Lane, &a.Status, stamp{&a.CreatedAt})
+		return a, err
+	}, `select a.build_id, a.name, a.file, a.sha256, a.size, a.node, b.number, b.lane, b.status, b.created_at from artifacts a join builds b on b.id = a.build_id
+		where b.project = $1 and ($2 = 0 or b.number < $2) order by b.number desc, a.name limit $3`, project, before, limit)
+}

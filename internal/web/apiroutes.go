@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -49,6 +50,19 @@ type (
 	inLines struct {
 		ProjectPath
 		Limit int `query:"limit" minimum:"0" maximum:"200" doc:"0: 40"`
+	}
+	inCompare struct {
+		ProjectPath
+		From int64 `query:"from" minimum:"0" doc:"0: what production runs"`
+		To   int64 `query:"to" minimum:"1" required:"true"`
+	}
+	inTimeline struct {
+		ProjectPath
+		Before time.Time `query:"before" doc:"only what happened before; default now"`
+	}
+	inBelow struct {
+		ProjectPath
+		Before int64 `query:"before" minimum:"0" doc:"only builds below; 0: from the newest"`
 	}
 	inAudit struct {
 		ProjectPath
@@ -141,6 +155,15 @@ func (s *server) apiRoutes() error {
 	})
 	get(s, a, project+"/lines", "lines", "The line map of the latest builds", func(ctx context.Context, in *inLines) (api.Lines, error) {
 		return b.Lines(ctx, in.Project, in.Limit)
+	})
+	get(s, a, project+"/compare", "compare", "What differs between two builds", func(ctx context.Context, in *inCompare) (api.Comparison, error) {
+		return b.Compare(ctx, in.Project, in.From, in.To)
+	})
+	get(s, a, project+"/timeline", "timeline", "Deployments, holds and incidents", func(ctx context.Context, in *inTimeline) ([]api.Moment, error) {
+		return b.Timeline(ctx, in.Project, in.Before)
+	})
+	get(s, a, project+"/artifacts", "artifacts", "List artifacts, those of the newest builds first", func(ctx context.Context, in *inBelow) ([]api.BuildArtifact, error) {
+		return b.Artifacts(ctx, in.Project, in.Before)
 	})
 	get(s, a, build, "build", "One build", func(ctx context.Context, in *BuildPath) (api.BuildDetail, error) {
 		return b.Build(ctx, in.Project, in.Number)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
@@ -25,6 +26,12 @@ type Reader interface {
 	Build(ctx context.Context, project string, number int64) (api.BuildDetail, error)
 	// Lines is the line map of the latest builds (0: 40, at most 200).
 	Lines(ctx context.Context, project string, limit int) (api.Lines, error)
+	// Compare compares two builds; from 0 is what production runs.
+	Compare(ctx context.Context, project string, from, to int64) (api.Comparison, error)
+	// Timeline is what happened to the environments before a time (zero: now).
+	Timeline(ctx context.Context, project string, before time.Time) ([]api.Moment, error)
+	// Artifacts lists those of builds below a number (0: from the newest).
+	Artifacts(ctx context.Context, project string, before int64) ([]api.BuildArtifact, error)
 	Gate(ctx context.Context, id string) (api.GateDetail, error)
 	Hotfix(ctx context.Context, project string) (api.HotfixBase, error)
 	BackMerges(ctx context.Context, project string) ([]api.BackMerge, error)

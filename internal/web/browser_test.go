@@ -239,7 +239,7 @@ func TestScreenshots(t *testing.T) { //nolint:paralleltest // many browsers at o
 			ctx, complaints := browse(t, serve(t, f), width, 800, scheme)
 			base, err := chromedp.Run(ctx, chromedp.Evaluate[string]("location.origin"))
 			must(t, err)
-			for name, path := range map[string]string{"home": "/", "project": "/petstore", "build": "/petstore/43?node=job/build", "failed": "/petstore/42", "gate": "/a/7KQ2MXPA", "mail": "/mail/m2", "env": "/petstore/environments", "owed": "/petstore/back-merges", "audit": "/petstore/audit", "settings": "/petstore/settings", "log": "/petstore/43/log/job/build", "hotfixes": "/petstore/hotfixes", "error": "/petstore/99"} {
+			for name, path := range map[string]string{"home": "/", "project": "/petstore", "build": "/petstore/43?node=job/build", "failed": "/petstore/42", "gate": "/a/7KQ2MXPA", "mail": "/mail/m2", "env": "/petstore/environments", "owed": "/petstore/back-merges", "audit": "/petstore/audit", "settings": "/petstore/settings", "log": "/petstore/43/log/job/build", "hotfixes": "/petstore/hotfixes", "compare": "/petstore/compare", "timeline": "/petstore/timeline", "artifacts": "/petstore/artifacts", "error": "/petstore/99"} {
 				do(t, ctx, chromedp.Navigate(base+path))
 				wide, err := chromedp.Run(ctx, chromedp.Evaluate[int]("document.documentElement.scrollWidth"))
 				must(t, err)

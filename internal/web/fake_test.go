@@ -427,6 +427,43 @@ func (f *fake) Lines(_ context.Context, p string, limit int) (api.Lines, error) 
 	return give(f, fmt.Sprintf("Lines %s %d", p, limit), f.lines())
 }
 
+func (f *fake) Compare(_ context.Context, p string, from, until int64) (api.Comparison, error) {
+	if from == 0 {
+		from = 41
+	}
+	g := f.newGate()
+	b := f.build()
+	old := b
+	old.Number, old.Lane, old.Branch, old.Status, old.Subject, old.Commit, old.CreatedAt = from, delivery.LaneMain, "develop", delivery.BuildSucceeded, "Search finds plurals", commitOf("41"), now().Add(-9*24*time.Hour)
+	b.Number = until
+	return give(f, fmt.Sprintf("Compare %s %d %d", p, from, until), api.Comparison{
+		Project: p, From: old, To: b, Commits: g.Commits, CommitCount: 1, Missing: []api.Commit{{ID: commitOf("x"), Subject: "Only in the older one", Author: "Ben Okafor", At: now()}}, Files: g.Files, FileCount: 2, Added: 9, Deleted: 2, Diff: g.Diff,
+		Tests:     api.TestChanges{Failing: []string{"cart.TestTotal"}, Fixed: []string{"cart.TestDiscontinued"}, New: []string{"cart.TestNew"}, Gone: []string{"cart.TestOld"}, Slower: []api.SlowerTest{{Name: "search.TestAll", Was: 300 * time.Millisecond, Is: 2 * time.Second}}},
+		Artifacts: []api.ArtifactChange{{Name: "app", From: &api.Artifact{Name: "app", SHA256: digest("old"), Size: 4096}, To: &api.Artifact{Name: "app", SHA256: digest("artifact"), Size: 4211}}, {Name: "docs", To: &api.Artifact{Name: "docs", Size: 100}}},
+	})
+}
+
+func (f *fake) Timeline(_ context.Context, p string, before time.Time) ([]api.Moment, error) {
+	ago := func(h int) time.Time { return now().Add(-time.Duration(h) * time.Hour) }
+	return give(f, fmt.Sprintf("Timeline %s %v", p, before.IsZero()), []api.Moment{
+		{At: ago(1), Kind: "hold released", By: "Ana Ruiz", Words: "the fix is in develop"},
+		{At: ago(20), Kind: "rollback", Environment: "production", Number: 40, Lane: delivery.LaneHotfix, State: delivery.DeploymentSucceeded, Took: 8 * time.Second, By: "Ana Ruiz", Words: "checkout is down"},
+		{At: ago(20), Kind: "hold", By: "Ana Ruiz", Words: "rolled back to build 40: checkout is down"},
+		{At: ago(21), Kind: "promote", Environment: "production", Number: 41, Lane: delivery.LaneMain, State: delivery.DeploymentSucceeded, Took: 41 * time.Second, By: "Ben Okafor"},
+		{At: ago(26), Kind: "promote", Environment: "production", Number: 42, Lane: delivery.LaneMain, State: delivery.DeploymentFailed, Took: 3 * time.Second, By: "Ana Ruiz", Words: "ssh: connection refused. Production still runs build 40."},
+		{At: ago(100), Kind: "incident", By: "shunt", Words: "refs/heads/master was moved by somebody else"},
+		{At: ago(240), Kind: "takeover", Environment: "production", Number: 35, Lane: delivery.LaneMain, State: delivery.DeploymentSucceeded, By: "operator", Words: "it ran when Shunt took over"},
+	})
+}
+
+func (f *fake) Artifacts(_ context.Context, p string, before int64) ([]api.BuildArtifact, error) {
+	a := f.detail().Artifacts[0]
+	return give(f, fmt.Sprintf("Artifacts %s %d", p, before), []api.BuildArtifact{
+		{Artifact: a, Number: 43, Lane: delivery.LaneHotfix, Status: delivery.BuildWaiting, CreatedAt: now().Add(-14 * time.Minute)},
+		{Artifact: a, Number: 41, Lane: delivery.LaneMain, Status: delivery.BuildSucceeded, CreatedAt: now().Add(-200 * time.Hour)},
+	})
+}
+
 func (f *fake) Gate(_ context.Context, id string) (api.GateDetail, error) {
 	f.mu.Lock()
 	g := f.gate

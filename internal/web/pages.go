@@ -26,6 +26,9 @@ func (s *server) pageRoutes() {
 
 	s.inner.HandleFunc("GET /{project}/{number}", s.handle(s.build))
 	s.inner.HandleFunc("GET /{project}/{number}/log/{node...}", s.handle(s.logPage))
+	s.inner.HandleFunc("GET /{project}/compare", s.handle(s.compare))
+	s.inner.HandleFunc("GET /{project}/timeline", s.handle(s.timeline))
+	s.inner.HandleFunc("GET /{project}/artifacts", s.handle(s.artifactList))
 	s.inner.HandleFunc("GET /{project}/hotfixes", s.handle(s.hotfixes))
 	s.inner.HandleFunc("GET /{project}/environments", s.handle(s.environments))
 	s.inner.HandleFunc("GET /{project}/back-merges", s.handle(s.backMerges))

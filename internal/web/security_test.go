@@ -17,7 +17,8 @@ import (
 func pagePaths() []string {
 	return []string{
 		"/", "/?q=petstore", "/petstore", "/petstore?lane=hotfix&status=waiting&before=50", "/petstore/43", "/petstore/42", "/petstore/43?node=job/build&attempt=1",
-		"/petstore/43/log/job/build", "/petstore/43/log/job/build?line=2&to=3&time=relative", "/petstore/43/log/job/build?q=ok&first=2", "/petstore/hotfixes", "/petstore/environments", "/petstore/back-merges",
+		"/petstore/43/log/job/build", "/petstore/43/log/job/build?line=2&to=3&time=relative", "/petstore/43/log/job/build?q=ok&first=2", "/petstore/compare", "/petstore/compare?from=41&to=43", "/petstore/timeline", "/petstore/timeline?before=2026-11-01T00:00:00Z", "/petstore/artifacts", "/petstore/artifacts?before=9",
+		"/petstore/hotfixes", "/petstore/environments", "/petstore/back-merges",
 		"/petstore/audit", "/petstore/audit?before=11", "/petstore/settings", "/a/7KQ2MXPA", "/mail", "/mail/m2",
 	}
 }

@@ -107,6 +107,10 @@ func to(segments ...string) string {
 
 func buildURL(project string, number int64) string { return to(project, num(number)) }
 
+func compareURL(project string, from, until int64) string {
+	return to(project, "compare") + "?from=" + num(from) + "&to=" + num(until)
+}
+
 func nodeURL(project string, number int64, node string) string {
 	return buildURL(project, number) + "?node=" + url.QueryEscape(node) + "#log"
 }
@@ -240,6 +244,19 @@ func bytesText(n int64) string {
 	}
 }
 
+// growth is a change of size in words: "+1.2 KiB, +3 %".
+func growth(was, is int64) string {
+	d, sign := is-was, "+"
+	if d < 0 {
+		d, sign = -d, "-"
+	}
+	text := sign + bytesText(d)
+	if was > 0 {
+		text += ", " + sign + strconv.FormatFloat(100*float64(d)/float64(was), 'f', 1, 64) + " %"
+	}
+	return text
+}
+
 // look is how a state is shown: a shape, a tone of colour, and always its word.
 func look(state string) (shape, tone string) {
 	switch state {
@@ -253,7 +270,7 @@ func look(state string) (shape, tone string) {
 		return "◆", "wait"
 	case "stopped", "unknown", "warn":
 		return "▲", "warn"
-	case "rejected":
+	case "rejected", "given_up":
 		return "■", "bad"
 	default:
 		return "○", "idle"

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,5 +66,27 @@ func pages(t *testing.T, s *store.Store) {
 	}
 	if gs, err := s.GatesFrom(ctx, "petstore", fix.Number+1); err != nil || len(gs) != 0 {
 		t.Errorf("gates above %+v %v", gs, err)
+	}
+	later := s.Now().Add(time.Hour)
+	if ds, err := s.DeploymentsBefore(ctx, "petstore", later, 10); err != nil || len(ds) != 2 {
+		t.Errorf("deployments before %+v %v", ds, err)
+	}
+	write(t, s, func(ctx context.Context, tx *store.Tx) error {
+		must(t, tx.Audit(ctx, "petstore", 0, "ana", "hold", "freeze"))
+		must(t, tx.Audit(ctx, "other", 0, "ana", "hold", "freeze"))
+		must(t, tx.SetArtifact(ctx, delivery.Artifact{BuildID: fix.ID, Name: "app", File: "app.tar", SHA256: strings.Repeat("a", 64), Size: 3}))
+		return tx.Audit(ctx, "petstore", 1, "ana", "build created", "")
+	})
+	if as, err := s.TurnsBefore(ctx, "petstore", later, 10); err != nil || len(as) != 1 || as[0].Detail != "freeze" {
+		t.Errorf("turns %+v %v", as, err)
+	}
+	if as, err := s.TurnsBefore(ctx, "petstore", s.Now().Add(-time.Hour), 10); err != nil || len(as) != 0 {
+		t.Errorf("turns long ago %+v %v", as, err)
+	}
+	if as, err := s.ArtifactsBelow(ctx, "petstore", 0, 10); err != nil || len(as) != 1 || as[0].Number != fix.Number || as[0].File != "app.tar" {
+		t.Errorf("artifacts %+v %v", as, err)
+	}
+	if as, err := s.ArtifactsBelow(ctx, "petstore", fix.Number, 10); err != nil || len(as) != 0 {
+		t.Errorf("artifacts below %+v %v", as, err)
 	}
 }
