@@ -3,6 +3,9 @@ package server
 import (
 	"cmp"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 
 	"github.com/shuntcd/shunt/internal/api"
@@ -64,4 +67,16 @@ func (s *Server) Lines(ctx context.Context, project string, limit int) (api.Line
 	}
 	v.Debts, err = s.debts(ctx, p)
 	return v, err
+}
+
+// FeedKey implements web.Reader. It follows from the webhook's secret and says
+// nothing of it.
+func (s *Server) FeedKey(ctx context.Context, project string) (string, error) {
+	p, err := s.store.Project(ctx, project)
+	if err != nil {
+		return "", err
+	}
+	h := hmac.New(sha256.New, []byte(p.WebhookSecret))
+	h.Write([]byte("shunt feeds of " + p.Name))
+	return hex.EncodeToString(h.Sum(nil)[:16]), nil
 }

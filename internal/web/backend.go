@@ -36,6 +36,8 @@ type Reader interface {
 	Hotfix(ctx context.Context, project string) (api.HotfixBase, error)
 	BackMerges(ctx context.Context, project string) ([]api.BackMerge, error)
 	Instances(ctx context.Context, project string) ([]api.Instance, error)
+	// FeedKey is what opens a project's feeds to whoever is not signed in.
+	FeedKey(ctx context.Context, project string) (string, error)
 	Secrets(ctx context.Context, project string) ([]string, error)
 	Audit(ctx context.Context, project string, before int64) ([]api.AuditRow, error)
 	Mails(ctx context.Context) ([]api.Mail, error)

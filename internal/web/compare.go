@@ -74,13 +74,20 @@ func (v timelineView) day(i int) string {
 func momentState(m api.Moment) string {
 	switch m.Kind {
 	case "hold":
-		return "stopped"
+		return "held"
 	case "incident":
-		return "failed"
+		return "incident"
 	case "hold released", "incident cleared":
 		return "ok"
 	}
 	return string(m.State)
+}
+
+func byIn(m api.Moment) string {
+	if m.Took > 0 {
+		return "by " + m.By + ", in " + span(m.Took)
+	}
+	return "by " + m.By
 }
 
 func momentWords(m api.Moment) string {

@@ -492,6 +492,13 @@ func (f *fake) Instances(_ context.Context, p string) ([]api.Instance, error) {
 	return give(f, "Instances "+p, f.instances())
 }
 
+func (f *fake) FeedKey(_ context.Context, p string) (string, error) {
+	if err := f.known(p); err != nil {
+		return "", err
+	}
+	return "key-of-" + p, nil
+}
+
 func (f *fake) Secrets(_ context.Context, p string) ([]string, error) {
 	return give(f, "Secrets "+p, []string{"NEXUS_USER", "PROD_SSH_KEY"})
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +19,7 @@ func (s *server) pageRoutes() {
 	s.mux.HandleFunc("GET /{$}", s.handle(s.home))
 	s.mux.HandleFunc("GET /events", s.handle(s.events))
 	s.mux.HandleFunc("GET /a/{id}", s.handle(s.gate))
+	s.mux.HandleFunc(feedPattern, s.handle(s.feed))
 	s.mux.HandleFunc("GET /mail", s.handle(s.mailbox))
 	s.mux.HandleFunc("GET /mail/{id}", s.handle(s.mail))
 	s.mux.HandleFunc("GET /{project}", s.handle(s.project))
@@ -346,7 +348,30 @@ func (s *server) mail(w http.ResponseWriter, r *http.Request) error {
 
 type hotfixView struct {
 	frame
-	H api.HotfixBase
+	H       api.HotfixBase
+	Fixes   []api.Build // the newest open build of each hotfix
+	Name    string      // of the hotfix that the reader wants to start
+	Refused string      // why that is no name
+}
+
+// startCommands are what begins a hotfix without Shunt's own command.
+func (v hotfixView) startCommands() []string {
+	branch := strings.Replace(v.H.Pattern, "*", v.Name, 1)
+	return []string{"git fetch --tags origin", "git switch -c " + branch + " " + v.H.Commit, "git push -u origin HEAD"}
+}
+
+// hotfixWord tells why a text cannot be the name of a hotfix; "" when it can.
+func hotfixWord(name string) string {
+	for i, r := range name {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		if !letter && (i == 0 || !strings.ContainsRune("._-", r)) {
+			return "A name has letters, digits, dots, dashes and underscores, and begins with a letter or a digit."
+		}
+	}
+	if len(name) > 60 || strings.Contains(name, "..") || strings.HasSuffix(name, ".lock") || strings.HasSuffix(name, ".") {
+		return "Git does not take that name, or it is longer than 60 letters."
+	}
+	return ""
 }
 
 func (s *server) hotfixes(w http.ResponseWriter, r *http.Request) error {
@@ -355,7 +380,16 @@ func (s *server) hotfixes(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err //nolint:wrapcheck // explained by fail
 	}
-	return s.render(w, r, http.StatusOK, hotfixPage(hotfixView{s.frame(r, name+" hotfixes").live(name, 0).of(name, "hotfixes"), h}))
+	v := hotfixView{frame: s.frame(r, name+" hotfixes").live(name, 0).of(name, "hotfixes"), H: h, Name: strings.TrimSpace(r.URL.Query().Get("name"))}
+	if v.Refused = hotfixWord(v.Name); v.Refused != "" {
+		v.Name = ""
+	}
+	for _, b := range h.Open { // newest first
+		if !slices.ContainsFunc(v.Fixes, func(o api.Build) bool { return o.Branch == b.Branch }) {
+			v.Fixes = append(v.Fixes, b)
+		}
+	}
+	return s.render(w, r, http.StatusOK, hotfixPage(v))
 }
 
 type environmentsView struct {
@@ -411,6 +445,7 @@ type settingsView struct {
 	P       api.Project
 	Hook    string // the webhook's full address
 	Secrets []string
+	Feeds   []string // full addresses
 }
 
 func (s *server) settings(w http.ResponseWriter, r *http.Request) error {
@@ -423,5 +458,13 @@ func (s *server) settings(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err //nolint:wrapcheck // explained by fail
 	}
-	return s.render(w, r, http.StatusOK, settingsPage(settingsView{s.frame(r, name+" settings").of(name, "settings"), p, publicURL(s.PublicURL, p.WebhookPath), secrets}))
+	key, err := s.Backend.FeedKey(r.Context(), name)
+	if err != nil {
+		return err //nolint:wrapcheck // explained by fail
+	}
+	v := settingsView{frame: s.frame(r, name+" settings").of(name, "settings"), P: p, Hook: publicURL(s.PublicURL, p.WebhookPath), Secrets: secrets}
+	for _, file := range feedFiles() {
+		v.Feeds = append(v.Feeds, publicURL(s.PublicURL, to("badge", name, file))+"?key="+url.QueryEscape(key))
+	}
+	return s.render(w, r, http.StatusOK, settingsPage(v))
 }

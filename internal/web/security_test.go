@@ -18,7 +18,7 @@ func pagePaths() []string {
 	return []string{
 		"/", "/?q=petstore", "/petstore", "/petstore?lane=hotfix&status=waiting&before=50", "/petstore/43", "/petstore/42", "/petstore/43?node=job/build&attempt=1",
 		"/petstore/43/log/job/build", "/petstore/43/log/job/build?line=2&to=3&time=relative", "/petstore/43/log/job/build?q=ok&first=2", "/petstore/compare", "/petstore/compare?from=41&to=43", "/petstore/timeline", "/petstore/timeline?before=2026-11-01T00:00:00Z", "/petstore/artifacts", "/petstore/artifacts?before=9",
-		"/petstore/hotfixes", "/petstore/environments", "/petstore/back-merges",
+		"/petstore/hotfixes", "/petstore/hotfixes?name=x", "/petstore/environments", "/petstore/back-merges",
 		"/petstore/audit", "/petstore/audit?before=11", "/petstore/settings", "/a/7KQ2MXPA", "/mail", "/mail/m2",
 	}
 }
@@ -71,7 +71,7 @@ func TestNobodyGetsIn(t *testing.T) {
 		}
 	}
 	routes := apiPaths(t, ask(t, ts, http.MethodGet, "/openapi.json", "", "").body)
-	for _, p := range append(pagePaths(), "/events", "/api/v1/nothing", "/no/such/page", "/petstore/43/nothing") {
+	for _, p := range append(pagePaths(), "/badge/petstore/production.svg", "/badge/petstore/cc.xml", "/badge/petstore/nothing?key=", "/events", "/api/v1/nothing", "/no/such/page", "/petstore/43/nothing") {
 		routes = append(routes, [2]string{http.MethodGet, p})
 	}
 	for _, p := range formPaths() {

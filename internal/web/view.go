@@ -26,6 +26,7 @@ type frame struct {
 	Tab     string
 	Events  string // address of the event stream that keeps the page fresh; empty: it does not change
 	Self    string // the page's own address, to fetch it again
+	Chat    string // what a chat shows of a link to this page; only generic words
 	Now     time.Time
 	asset   func(name string) string
 }
@@ -262,13 +263,13 @@ func look(state string) (shape, tone string) {
 	switch state {
 	case "succeeded", "up", "confirmed", "promoted", "ok":
 		return "●", "ok"
-	case "failed", "timed_out", "lost", "fail":
+	case "failed", "timed_out", "lost", "fail", "incident":
 		return "✕", "bad"
 	case "running", "creating", "started":
 		return "◐", "run"
 	case "waiting", "open", "asked":
 		return "◆", "wait"
-	case "stopped", "unknown", "warn":
+	case "stopped", "unknown", "warn", "held":
 		return "▲", "warn"
 	case "rejected", "given_up":
 		return "■", "bad"
