@@ -60,7 +60,7 @@ func browse(t *testing.T, ts *httptest.Server, width, height int, scheme string)
 	}))
 	t.Cleanup(cancel)
 	must(t, chromedp.Do(ctx, chromedp.EmulateViewport(int64(width), int64(height))))
-	timed, done := context.WithTimeout(ctx, 60*time.Second)
+	timed, done := context.WithTimeout(ctx, 4*time.Minute)
 	t.Cleanup(done)
 	do(t, timed, chromedp.Navigate(ts.URL+"/login?once="+goodOnce))
 	do(t, timed, chromedp.Click(chromedp.CSS("button.primary")))
@@ -226,37 +226,128 @@ func TestLogInABrowser(t *testing.T) {
 	}
 }
 
-// TestScreenshots writes pictures of the pages into $SHUNT_SHOTS, for people.
+// TestKeys walks with the keyboard alone, and sees that no key decides.
+func TestKeys(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	ts := serve(t, f)
+	ctx, complaints := browse(t, ts, 1280, 800, "1")
+	press := func(keys string) { t.Helper(); do(t, ctx, chromedp.KeyEvent(keys)) }
+	do(t, ctx, chromedp.Navigate(ts.URL+"/petstore/audit"))
+	eventually(t, ctx, `document.getElementById("keys")`)
+	press("/")
+	eventually(t, ctx, `location.pathname === "/" && document.activeElement.id === "search"`)
+	press("?/jk") // are letters here
+	eventually(t, ctx, `document.activeElement.value === "?/jk" && !document.getElementById("keys").open`)
+	do(t, ctx, chromedp.Navigate(ts.URL+"/"))
+	eventually(t, ctx, `document.getElementById("keys")`)
+	press("?")
+	eventually(t, ctx, `document.getElementById("keys").open`)
+	press("\x1b")
+	eventually(t, ctx, `!document.getElementById("keys").open`)
+	press("j")
+	eventually(t, ctx, `document.activeElement.textContent === "petstore"`)
+	press("j")
+	eventually(t, ctx, `document.activeElement.textContent === "Decide build 43"`)
+	press("k")
+	eventually(t, ctx, `document.activeElement.textContent === "petstore"`)
+	press("\r")
+	eventually(t, ctx, `location.pathname === "/petstore"`)
+
+	do(t, ctx, chromedp.Navigate(ts.URL+"/a/7KQ2MXPA"))
+	eventually(t, ctx, `document.querySelector(".decide button.primary")`)
+	for c := '!'; c <= '~'; c++ {
+		if c != '/' { // leads elsewhere
+			press(string(c))
+		}
+	}
+	press("\r")
+	eventually(t, ctx, `location.pathname === "/a/7KQ2MXPA" && document.querySelector(".decide button.primary")`)
+	if f.count() != 0 {
+		t.Errorf("a key decided: %v", f.calls)
+	}
+	if c := complaints(); len(c) > 0 {
+		t.Errorf("the browser complains: %s", strings.Join(c, "\n"))
+	}
+}
+
+// TestAxe has axe-core look at every page in both palettes, wide and narrow.
+func TestAxe(t *testing.T) {
+	t.Parallel()
+	axe, err := os.ReadFile(filepath.Join("testdata", "axe.min.js"))
+	must(t, err)
+	for scheme, width := range map[string]int{"0": 360, "1": 1280} {
+		t.Run(scheme, func(t *testing.T) {
+			t.Parallel()
+			f := newFake()
+			f.gate.Warnings = []string{"The pipeline file differs."}
+			ts := serve(t, f)
+			ctx, _ := browse(t, ts, width, 800, scheme)
+			for _, path := range append(pagePaths(), "/petstore/99", "/ui") {
+				do(t, ctx, chromedp.Navigate(ts.URL+path))
+				_, err := chromedp.Run(ctx, chromedp.Evaluate[any](string(axe)+";0"))
+				must(t, err)
+				found, err := chromedp.Run(ctx, chromedp.Evaluate[string](`document.querySelectorAll("details").forEach((d) => d.open = true);
+					axe.run(document, {runOnly: {type: "tag", values: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}, rules: {"target-size": {enabled: true}}})
+						.then((r) => r.violations.map((v) => v.id + ": " + v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160) + " " + n.failureSummary.slice(0, 160)).join(" | ")).join("\n"))`, chromedp.EvalAwaitPromise))
+				must(t, err)
+				if found != "" {
+					t.Errorf("%s at %d:\n%s", path, width, found)
+				}
+			}
+		})
+	}
+}
+
+// TestScreenshots writes pictures of the pages into $SHUNT_SHOTS, for people:
+// those of the documentation, or with $SHUNT_SHOTS_ALL every page.
 func TestScreenshots(t *testing.T) { //nolint:paralleltest // many browsers at once are too slow
 	dir := os.Getenv("SHUNT_SHOTS")
 	if dir == "" {
 		t.Skip("SHUNT_SHOTS is not set")
 	}
+	all := os.Getenv("SHUNT_SHOTS_ALL") != ""
+	pages := map[string]string{"home": "/", "project": "/petstore", "build": "/petstore/43?node=job/build", "gate": "/a/7KQ2MXPA"}
+	widths := []int{1280, 360}
+	if all {
+		widths = append(widths, 768)
+		for name, path := range map[string]string{
+			"failed": "/petstore/42", "mail": "/mail/m2", "env": "/petstore/environments", "owed": "/petstore/back-merges", "audit": "/petstore/audit", "settings": "/petstore/settings", "log": "/petstore/43/log/job/build", "search": "/petstore/43/log/job/build?q=ok",
+			"hotfixes": "/petstore/hotfixes?name=cart-500", "compare": "/petstore/compare", "timeline": "/petstore/timeline", "artifacts": "/petstore/artifacts", "design": "/ui", "error": "/petstore/99",
+		} {
+			pages[name] = path
+		}
+	}
 	for scheme, word := range map[string]string{"0": "dark", "1": "light"} {
-		for _, width := range []int{1280, 360} {
+		for _, width := range widths {
 			f := newFake()
 			f.logs["job/build"].done = false
 			ctx, complaints := browse(t, serve(t, f), width, 800, scheme)
 			base, err := chromedp.Run(ctx, chromedp.Evaluate[string]("location.origin"))
 			must(t, err)
-			for name, path := range map[string]string{"home": "/", "project": "/petstore", "build": "/petstore/43?node=job/build", "failed": "/petstore/42", "gate": "/a/7KQ2MXPA", "mail": "/mail/m2", "env": "/petstore/environments", "owed": "/petstore/back-merges", "audit": "/petstore/audit", "settings": "/petstore/settings", "log": "/petstore/43/log/job/build", "hotfixes": "/petstore/hotfixes", "compare": "/petstore/compare", "timeline": "/petstore/timeline", "artifacts": "/petstore/artifacts", "error": "/petstore/99"} {
-				do(t, ctx, chromedp.Navigate(base+path))
+			shoot := func(name string) {
+				t.Helper()
 				wide, err := chromedp.Run(ctx, chromedp.Evaluate[int]("document.documentElement.scrollWidth"))
 				must(t, err)
 				if wide > width {
-					t.Errorf("%s is %d wide in %d", path, wide, width)
+					t.Errorf("%s is %d wide in %d", name, wide, width)
 				}
 				b, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
 				must(t, err)
 				must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d-%s.png", name, width, word)), b, 0o600))
 			}
+			for name, path := range pages {
+				do(t, ctx, chromedp.Navigate(base+path))
+				shoot(name)
+			}
+			if !all {
+				continue
+			}
 			_, err = f.Decide(ctx, Actor{"ana", "127.0.0.1, page"}, "petstore", 43, api.Decide{Promote: true})
 			must(t, err)
 			do(t, ctx, chromedp.Navigate(base+"/a/7KQ2MXPA"))
 			eventually(t, ctx, `document.querySelector("#log .state")?.textContent === "live"`)
-			b, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
-			must(t, err)
-			must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("record-%d-%s.png", width, word)), b, 0o600))
+			shoot("record")
 			if c := complaints(); len(c) > 1 { // the error page is one
 				t.Errorf("the browser complains: %s", strings.Join(c, "\n"))
 			}

@@ -694,7 +694,7 @@ func (f *fake) last() string {
 // serve starts a server on a fake backend.
 func serve(t *testing.T, f *fake) *httptest.Server {
 	t.Helper()
-	return serveConfig(t, Config{Backend: f, Mailbox: true})
+	return serveConfig(t, Config{Backend: f, Mailbox: true, Design: true})
 }
 
 func serveConfig(t *testing.T, cfg Config) *httptest.Server {

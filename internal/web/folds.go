@@ -42,7 +42,7 @@ func logBody(v logView) templ.Component {
 				leave(&inStep)
 				inStep = true
 				b.WriteString(`<details class="fold" open><summary`)
-				logLine(b, v, l, line, l.Text)
+				logLine(b, v, l, line, l.Text, true)
 				b.WriteString("</summary>")
 			case group:
 				leave(&inGroup)
@@ -52,13 +52,13 @@ func logBody(v logView) templ.Component {
 					b.WriteString(" open")
 				}
 				b.WriteString("><summary")
-				logLine(b, v, l, line, strings.TrimPrefix(l.Text, groupBegin))
+				logLine(b, v, l, line, strings.TrimPrefix(l.Text, groupBegin), true)
 				b.WriteString("</summary>")
 			case end && inGroup:
 				leave(&inGroup)
 			default:
 				b.WriteString("<div")
-				logLine(b, v, l, line, l.Text)
+				logLine(b, v, l, line, l.Text, false)
 				b.WriteString("</div>")
 			}
 		}
@@ -83,7 +83,7 @@ func groupOpen(v logView, i int) bool {
 }
 
 // logLine writes the rest of a line's start tag, and what is in it.
-func logLine(b *strings.Builder, v logView, l runlog.Line, line int64, text string) {
+func logLine(b *strings.Builder, v logView, l runlog.Line, line int64, text string, fold bool) {
 	class := "line"
 	if l.Flag == runlog.FlagMarker {
 		class += " marker"
@@ -95,7 +95,13 @@ func logLine(b *strings.Builder, v logView, l runlog.Line, line int64, text stri
 		class += " hit"
 	}
 	n := num(line)
-	b.WriteString(` class="` + class + `" id="L` + n + `"><a class="ln" href="` + esc(lineURL(v, line)) + `" aria-hidden="true" tabindex="-1">` + n + `</a><span class="tm" title="` + l.At.UTC().Format(stampFormat) + `">` + lineTime(v, l.At) + `</span><span class="tx">`)
+	b.WriteString(` class="` + class + `" id="L` + n + `">`)
+	if fold { // a link inside of what folds would be two controls in one place
+		b.WriteString(`<span class="ln">` + n + `</span>`)
+	} else {
+		b.WriteString(`<a class="ln" href="` + esc(lineURL(v, line)) + `" aria-hidden="true" tabindex="-1">` + n + `</a>`)
+	}
+	b.WriteString(`<span class="tm" title="` + l.At.UTC().Format(stampFormat) + `">` + lineTime(v, l.At) + `</span><span class="tx">`)
 	writeSpans(b, text)
 	b.WriteString("</span>")
 }

@@ -20,6 +20,7 @@ func (s *server) pageRoutes() {
 	s.mux.HandleFunc("GET /events", s.handle(s.events))
 	s.mux.HandleFunc("GET /a/{id}", s.handle(s.gate))
 	s.mux.HandleFunc(feedPattern, s.handle(s.feed))
+	s.mux.HandleFunc("GET /ui", s.handle(s.design))
 	s.mux.HandleFunc("GET /mail", s.handle(s.mailbox))
 	s.mux.HandleFunc("GET /mail/{id}", s.handle(s.mail))
 	s.mux.HandleFunc("GET /{project}", s.handle(s.project))

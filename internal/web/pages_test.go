@@ -49,6 +49,9 @@ func TestSignIn(t *testing.T) {
 	if got := ask(t, secure, http.MethodPost, "/login", "", "once="+goodOnce); !strings.Contains(got.header.Get("Set-Cookie"), "Secure") {
 		t.Errorf("https without Secure: %v", got.header)
 	}
+	if got := ask(t, secure, http.MethodGet, "/ui", goodSession, ""); got.status != http.StatusNotFound {
+		t.Errorf("design page outside development: %d", got.status)
+	}
 	if got := ask(t, secure, http.MethodGet, "/mail", goodSession, ""); got.status != http.StatusNotFound {
 		t.Errorf("mailbox outside the demo: %d", got.status)
 	}
@@ -396,7 +399,7 @@ func TestLogFolds(t *testing.T) {
 	ts := serve(t, f)
 	body := ask(t, ts, http.MethodGet, "/petstore/43/log/job/build", goodSession, "").body
 	for _, want := range []string{
-		`<details class="fold" open><summary class="line marker" id="L2">`, `<details class="fold group"><summary class="line" id="L3">`, `<span class="tx">Download &lt;b&gt;</span></summary><div class="line" id="L4">`,
+		`<details class="fold" open><summary class="line marker" id="L2"><span class="ln">2</span>`, `<details class="fold group"><summary class="line" id="L3">`, `<span class="tx">Download &lt;b&gt;</span></summary><div class="line" id="L4">`,
 		`</div></details><div class="line" id="L6">`, `</div></details><details class="fold" open><summary class="line marker" id="L7">`, `<span class="tx">last</span></div></details></details></div>`,
 	} {
 		if !strings.Contains(body, want) {

@@ -53,15 +53,17 @@
   function fill(e, l, section, cut) {
     e.className = l.f === "#" ? "line marker" : "line";
     e.id = "L" + l.i;
-    const a = e.appendChild(document.createElement("a"));
+    const a = e.appendChild(document.createElement(e.localName === "summary" ? "span" : "a"));
     a.className = "ln";
-    const to = new URL(section.dataset.lines, location.href);
-    to.searchParams.set("line", l.i);
-    to.hash = "L" + l.i;
-    a.href = to.pathname + to.search + to.hash;
-    a.tabIndex = -1;
-    a.setAttribute("aria-hidden", "true");
     a.textContent = l.i;
+    if (a.localName === "a") {
+      const to = new URL(section.dataset.lines, location.href);
+      to.searchParams.set("line", l.i);
+      to.hash = "L" + l.i;
+      a.href = to.pathname + to.search + to.hash;
+      a.tabIndex = -1;
+      a.setAttribute("aria-hidden", "true");
+    }
     const time = e.appendChild(document.createElement("span"));
     time.className = "tm";
     time.title = l.t;
@@ -229,6 +231,52 @@
       refresh();
     }
   }
+
+  // Keys. None of them changes anything; Enter opens what has the focus, as ever.
+  const listed = () => [...document.querySelectorAll("#main .waiting .button, #main .rowhead h2 a, #main .builds .what a, #main .strip .node a, #main .timeline a.num, #main .mails a, #main .cards a.num, #main .commits code")]
+    .filter((e) => e.checkVisibility() && e.matches("a"));
+  function find() {
+    const box = document.querySelector("main form[role=search] input[type=search]");
+    if (!box) { location.assign("/#search"); return; }
+    box.focus();
+    box.select();
+  }
+  document.addEventListener("keydown", (e) => {
+    if ((e.ctrlKey || e.metaKey) && !e.altKey && !e.shiftKey && e.key.toLowerCase() === "k") {
+      e.preventDefault();
+      find();
+      return;
+    }
+    const t = e.target instanceof Element ? e.target : document.body;
+    if (e.ctrlKey || e.metaKey || e.altKey || e.isComposing || t.closest("input, textarea, select, dialog") || t.isContentEditable) return;
+    const help = document.getElementById("keys");
+    switch (e.key) {
+      case "/":
+        e.preventDefault();
+        find();
+        break;
+      case "?":
+        if (help) help.showModal();
+        break;
+      case "j":
+      case "k": {
+        const all = listed();
+        const at = all.indexOf(document.activeElement);
+        const to = all[at < 0 ? (e.key === "j" ? 0 : all.length - 1) : at + (e.key === "j" ? 1 : -1)];
+        if (to) { to.focus(); to.scrollIntoView({ block: "nearest" }); }
+        break;
+      }
+      case "f": {
+        const box = document.querySelector("#log .lines");
+        if (!box) break;
+        box.scrollTop = box.scrollHeight; // which pins it
+        box.lastElementChild?.scrollIntoView({ block: "nearest" });
+        box.focus({ preventScroll: true });
+        break;
+      }
+    }
+  });
+  if (location.hash === "#search") find();
 
   localTimes();
   logs();
