@@ -1,12 +1,19 @@
 package web
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"maps"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -334,7 +341,7 @@ func TestScreenshots(t *testing.T) { //nolint:paralleltest // many browsers at o
 				}
 				b, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
 				must(t, err)
-				must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d-%s.png", name, width, word)), b, 0o600))
+				must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d-%s.png", name, width, word)), fewColours(t, b), 0o644))
 			}
 			for name, path := range pages {
 				do(t, ctx, chromedp.Navigate(base+path))
@@ -353,4 +360,42 @@ func TestScreenshots(t *testing.T) { //nolint:paralleltest // many browsers at o
 			}
 		}
 	}
+}
+
+// fewColours makes a picture of a page a third as large: its 256 most frequent
+// colours stay, and the others become the nearest of them.
+func fewColours(t *testing.T, picture []byte) []byte {
+	t.Helper()
+	in, err := png.Decode(bytes.NewReader(picture))
+	must(t, err)
+	count, bounds := map[color.RGBA]int{}, in.Bounds()
+	at := func(x, y int) color.RGBA {
+		r, g, b, _ := in.At(x, y).RGBA()
+		return color.RGBA{uint8(r >> 8), uint8(g >> 8), uint8(b >> 8), 255}
+	}
+	for y := range bounds.Dy() {
+		for x := range bounds.Dx() {
+			count[at(x, y)]++
+		}
+	}
+	colours := slices.SortedFunc(maps.Keys(count), func(a, b color.RGBA) int {
+		return cmp.Or(cmp.Compare(count[b], count[a]), cmp.Compare(a.R, b.R), cmp.Compare(a.G, b.G), cmp.Compare(a.B, b.B))
+	})
+	var palette color.Palette
+	for _, c := range colours[:min(256, len(colours))] {
+		palette = append(palette, c)
+	}
+	index := map[color.RGBA]uint8{}
+	for _, c := range colours {
+		index[c] = uint8(palette.Index(c))
+	}
+	out := image.NewPaletted(bounds, palette)
+	for y := range bounds.Dy() {
+		for x := range bounds.Dx() {
+			out.SetColorIndex(x, y, index[at(x, y)])
+		}
+	}
+	var b bytes.Buffer
+	must(t, (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&b, out))
+	return b.Bytes()
 }
