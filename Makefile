@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always 2>/dev/null || echo devel)
 LDFLAGS = -s -w -X github.com/shuntcd/shunt/internal/cli.version=$(VERSION)
 TOOL = go tool -modfile=tools/go.mod
 
-.PHONY: build demo test check unit race lint generate fuzz bench screenshots docs needs clean
+.PHONY: build demo test check unit race lint generate fuzz bench docs needs clean
 
 build: ## one static binary: bin/shunt
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/shunt ./cmd/shunt
@@ -41,6 +41,7 @@ fuzz: ## each fuzz target for FUZZTIME
 bench: ## overhead beside the floor of this machine
 	go run ./internal/bench
 
+.PHONY: screenshots
 screenshots: needs ## pictures of the pages in docs/screenshots
 	mkdir -p docs/screenshots
 	SHUNT_SHOTS=$(CURDIR)/docs/screenshots go test -count=1 -run TestScreenshots ./internal/web

@@ -362,8 +362,9 @@ func TestScreenshots(t *testing.T) { //nolint:paralleltest // many browsers at o
 	}
 }
 
-// fewColours makes a picture of a page a third as large: its 256 most frequent
-// colours stay, and the others become the nearest of them.
+// fewColours makes a picture of a page a third as large: at most 256 colours
+// that differ stay, the most frequent ones first, and the others become the
+// nearest of them.
 func fewColours(t *testing.T, picture []byte) []byte {
 	t.Helper()
 	in, err := png.Decode(bytes.NewReader(picture))
@@ -382,8 +383,10 @@ func fewColours(t *testing.T, picture []byte) []byte {
 		return cmp.Or(cmp.Compare(count[b], count[a]), cmp.Compare(a.R, b.R), cmp.Compare(a.G, b.G), cmp.Compare(a.B, b.B))
 	})
 	var palette color.Palette
-	for _, c := range colours[:min(256, len(colours))] {
-		palette = append(palette, c)
+	for _, c := range colours { // a rare colour counts when no other is like it
+		if len(palette) < 256 && (len(palette) == 0 || distance(c, palette[palette.Index(c)]) > 150) {
+			palette = append(palette, c)
+		}
 	}
 	index := map[color.RGBA]uint8{}
 	for _, c := range colours {
@@ -398,4 +401,13 @@ func fewColours(t *testing.T, picture []byte) []byte {
 	var b bytes.Buffer
 	must(t, (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&b, out))
 	return b.Bytes()
+}
+
+func distance(a, b color.Color) (sum int) {
+	ar, ag, ab, _ := a.RGBA()
+	br, bg, bb, _ := b.RGBA()
+	for _, d := range []int{int(ar>>8) - int(br>>8), int(ag>>8) - int(bg>>8), int(ab>>8) - int(bb>>8)} {
+		sum += d * d
+	}
+	return sum
 }

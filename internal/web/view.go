@@ -70,24 +70,23 @@ func (s *server) render(w http.ResponseWriter, r *http.Request, status int, page
 	return nil
 }
 
-// visible makes seen what a text from outside may hide: control characters
-// become their pictures (U+2400 and on), and those that turn the direction of
-// writing around a plain mark. No page of ours needs any of them.
+// visible makes characters visible that would hide or reorder text: control
+// characters and those that change the direction of writing. A commit's subject
+// could lie with them; our own markup has none.
 func visible(page []byte) []byte {
-	return bytes.Map(func(r rune) rune {
+	return bytes.ToValidUTF8(bytes.Map(func(r rune) rune {
 		switch {
-		case r == '\n' || r == '\t':
+		case r == '\n', r == '\t':
 			return r
-		case r < 0x20:
-			return 0x2400 + r
+		case r < ' ':
+			return 0x2400 + r // its picture: U+241B for escape
 		case r == 0x7f:
 			return 0x2421
-		case r > 0x7f && r < 0xa0, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069:
+		case r >= 0x80 && r < 0xa0, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0x200e, r == 0x200f, r == 0x061c:
 			return 0xfffd
-		default:
-			return r
 		}
-	}, page)
+		return r
+	}, page), []byte("\ufffd"))
 }
 
 // show renders a page where there is nobody left to return an error to.
