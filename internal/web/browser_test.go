@@ -384,7 +384,7 @@ func fewColours(t *testing.T, picture []byte) []byte {
 	})
 	var palette color.Palette
 	for _, c := range colours { // a rare colour counts when no other is like it
-		if len(palette) < 256 && (len(palette) == 0 || distance(c, palette[palette.Index(c)]) > 150) {
+		if len(palette) < 256 && (len(palette) == 0 || distance(c, palette[palette.Index(c)]) > 30) {
 			palette = append(palette, c)
 		}
 	}
