@@ -47,5 +47,10 @@ fuzz: ## each fuzz target for FUZZTIME
 bench: ## overhead beside the floor of this machine
 	go run ./internal/bench
 
+.PHONY: screenshots
+screenshots: needs ## pictures of the pages in docs/screenshots
+	mkdir -p docs/screenshots
+	SHUNT_SHOTS=$(CURDIR)/docs/screenshots go test -count=1 -run TestScreenshots ./internal/web
+
 clean:
 	rm -rf bin shunt-demo

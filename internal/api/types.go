@@ -67,6 +67,7 @@ type Build struct {
 	StartedAt  time.Time            `json:"started_at,omitzero"`
 	FinishedAt time.Time            `json:"finished_at,omitzero"`
 	URL        string               `json:"url" doc:"its page"`
+	Gate       string               `json:"gate,omitempty" doc:"id of the request that waits for a person"`
 }
 
 // BuildDetail is all that is known of one build.

@@ -191,7 +191,7 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	if err := s.ensureRunner(ctx); err != nil {
 		return err
 	}
-	handler, err := web.New(web.Config{Backend: waiting{s}, Auth: s.auth, PublicURL: s.url, Version: s.cfg.Version, Mailbox: s.cfg.MailDir != "", Log: s.cfg.Log, Clock: s.clock})
+	handler, err := web.New(web.Config{Backend: waiting{s}, Auth: s.auth, PublicURL: s.url, Version: s.cfg.Version, Mailbox: s.cfg.MailDir != "", Design: strings.HasPrefix(s.cfg.Version, "devel"), Log: s.cfg.Log, Clock: s.clock})
 	if err != nil {
 		return fmt.Errorf("make pages: %w", err)
 	}

@@ -2,14 +2,18 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
 	"github.com/shuntcd/shunt/internal/notify"
+	"github.com/shuntcd/shunt/internal/runlog"
 	"github.com/shuntcd/shunt/internal/store"
 	"github.com/shuntcd/shunt/internal/web"
 )
@@ -78,6 +82,39 @@ func (l *logFile) Wait(ctx context.Context, offset int64) error {
 		}
 	}
 	return nil
+}
+
+// Index implements web.Log. It is kept beside the log; a lost or old one is made
+// again from the log itself.
+func (l *logFile) Index(ctx context.Context) (*runlog.Index, error) {
+	file, size := l.Name()+".index", l.Size()
+	kept, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read the index of the log: %w", err)
+	}
+	x := runlog.DecodeIndex(kept, size)
+	grown, err := x.Extend(ctx, l.File, size)
+	if err != nil || !grown {
+		return x, err
+	}
+	if err := replaceFile(file, x.Encode()); err != nil {
+		return nil, fmt.Errorf("keep the index of the log: %w", err)
+	}
+	return x, nil
+}
+
+// replaceFile writes a file so that a reader sees the old one or the new one.
+func replaceFile(file string, content []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(file), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // it is renamed by then
+	_, err = f.Write(content)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), file)
 }
 
 // Artifact implements web.Reader.

@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,135 +17,6 @@ import (
 	"github.com/shuntcd/shunt/internal/pipeline"
 	"github.com/shuntcd/shunt/internal/store"
 )
-
-// Projects implements web.Reader.
-func (s *Server) Projects(ctx context.Context) ([]api.Project, error) {
-	projects, err := s.store.Projects(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]api.Project, 0, len(projects))
-	for _, p := range projects {
-		v, err := s.project(ctx, p)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, v)
-	}
-	return out, nil
-}
-
-// Project implements web.Reader.
-func (s *Server) Project(ctx context.Context, name string) (api.Project, error) {
-	p, err := s.store.Project(ctx, name)
-	if err != nil {
-		return api.Project{}, err
-	}
-	return s.project(ctx, p)
-}
-
-func (s *Server) project(ctx context.Context, p delivery.Project) (api.Project, error) {
-	v := api.Project{
-		Name: p.Name, URL: p.URL, Branches: p.Branches, Tags: p.Tags, Hold: p.Hold, Incident: p.Incident, NextBuild: p.NextBuild,
-		WebhookPath: "/hooks/" + p.Name, Waiting: []api.Build{}, BackMerges: []api.BackMerge{}, Environments: []api.EnvironmentState{},
-	}
-	fetched, err := s.store.FetchState(ctx, p.Name)
-	if err != nil {
-		return v, err
-	}
-	v.LastFetch, v.FetchError = fetched.At, fetched.Error
-	open, err := s.store.Builds(ctx, store.BuildQuery{Project: p.Name, Status: "open", Limit: 100})
-	if err != nil {
-		return v, err
-	}
-	for _, b := range open {
-		if b.Status == delivery.BuildWaiting || b.Status == delivery.BuildStopped {
-			v.Waiting = append(v.Waiting, s.build(b))
-		}
-	}
-	latest, err := s.store.Builds(ctx, store.BuildQuery{Project: p.Name, Limit: 1})
-	if err != nil {
-		return v, err
-	}
-	if len(latest) > 0 {
-		b := s.build(latest[0])
-		v.Latest = &b
-	}
-	if v.BackMerges, err = s.debts(ctx, p, true); err != nil {
-		return v, err
-	}
-	return v, s.environments(ctx, p, &v)
-}
-
-// policy is the pipeline of the integration branch as last read; the zero
-// pipeline when there is none yet.
-func (s *Server) policy(ctx context.Context, project string) (pl pipeline.Pipeline, err error) {
-	text, err := s.store.ProjectPipeline(ctx, project)
-	if err != nil || text == "" {
-		return pl, err
-	}
-	if err := json.Unmarshal([]byte(text), &pl); err != nil {
-		return pl, fmt.Errorf("stored policy: %w", err)
-	}
-	return pl, nil
-}
-
-func (s *Server) environments(ctx context.Context, p delivery.Project, v *api.Project) error {
-	pl, err := s.policy(ctx, p.Name)
-	if err != nil {
-		return err
-	}
-	deployments, err := s.store.Deployments(ctx, p.Name, "", 200)
-	if err != nil {
-		return err
-	}
-	instances, err := s.Instances(ctx, p.Name)
-	if err != nil {
-		return err
-	}
-	envs := pl.Environments
-	if len(envs) == 0 && len(deployments) > 0 {
-		envs = []pipeline.Environment{{Name: deployments[0].Environment, Production: true}}
-	}
-	for _, env := range envs {
-		state := api.EnvironmentState{Name: env.Name, Ephemeral: env.Ephemeral, Production: env.Production}
-		for _, i := range instances {
-			if i.Environment == env.Name && i.State != delivery.InstanceDown {
-				state.Instances = append(state.Instances, i)
-			}
-		}
-		for _, d := range deployments { // newest first
-			if d.Environment != env.Name {
-				continue
-			}
-			r := &api.Running{Build: d.Number, Commit: d.Commit, Lane: d.Lane, Since: cmp.Or(d.FinishedAt, d.StartedAt), By: d.By, URL: env.URL}
-			if d.State == delivery.DeploymentSucceeded {
-				state.Running = r
-				break
-			}
-			if state.Failed == nil && (d.State == delivery.DeploymentFailed || d.State == delivery.DeploymentUnknown) {
-				state.Failed = r
-			}
-		}
-		if env.Production && state.Running != nil {
-			state.Running.RolledBack = p.RunningBuild != p.ProductionBuild
-			if p.ProductionCommit != "" {
-				state.Running.Tag = delivery.ExpandTag(p.Tags.Production, p.ProductionBuild)
-			}
-			v.Production = state.Running
-		}
-		v.Environments = append(v.Environments, state)
-	}
-	slices.SortStableFunc(v.Environments, func(a, b api.EnvironmentState) int { return cmp.Compare(flagged(a.Production), flagged(b.Production)) })
-	return nil
-}
-
-func flagged(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
 
 // Pushes implements web.Reader.
 func (s *Server) Pushes(ctx context.Context, project string) ([]api.Push, error) {
@@ -189,7 +60,7 @@ func (s *Server) Builds(ctx context.Context, project string, f api.BuildFilter) 
 	for _, b := range builds {
 		out = append(out, s.build(b))
 	}
-	return out, err
+	return out, errors.Join(err, s.gated(ctx, project, out))
 }
 
 // Build implements web.Reader.
@@ -521,7 +392,7 @@ func (s *Server) Hotfix(ctx context.Context, project string) (api.HotfixBase, er
 	for _, b := range open {
 		v.Open = append(v.Open, s.build(b))
 	}
-	return v, err
+	return v, errors.Join(err, s.gated(ctx, project, v.Open))
 }
 
 // BackMerges implements web.Reader.
@@ -530,20 +401,24 @@ func (s *Server) BackMerges(ctx context.Context, project string) ([]api.BackMerg
 	if err != nil {
 		return nil, err
 	}
-	return s.debts(ctx, p, false)
+	return s.debts(ctx, p)
 }
 
-func (s *Server) debts(ctx context.Context, p delivery.Project, openOnly bool) ([]api.BackMerge, error) {
-	debts, err := s.store.BackMerges(ctx, p.Name, openOnly)
+func (s *Server) debts(ctx context.Context, p delivery.Project) ([]api.BackMerge, error) {
+	debts, err := s.store.BackMerges(ctx, p.Name, false)
 	out := make([]api.BackMerge, 0, len(debts))
 	for _, d := range debts {
-		v := api.BackMerge{Project: p.Name, Commit: d.Commit, Number: d.Number, Owner: d.Owner, OpenedAt: d.OpenedAt, ClosedAt: d.ClosedAt, ClosedBy: d.ClosedBy, Conflicts: append([]string{}, d.Conflicts...), Commands: []string{}}
-		if d.ClosedAt.IsZero() {
-			v.Commands = flow.BackMergeCommands(p.Branches, "origin", delivery.Forecast{Conflicts: d.Conflicts})
-		}
-		out = append(out, v)
+		out = append(out, debt(p, d))
 	}
 	return out, err
+}
+
+func debt(p delivery.Project, d delivery.BackMerge) api.BackMerge {
+	v := api.BackMerge{Project: p.Name, Commit: d.Commit, Number: d.Number, Owner: d.Owner, OpenedAt: d.OpenedAt, ClosedAt: d.ClosedAt, ClosedBy: d.ClosedBy, Conflicts: append([]string{}, d.Conflicts...), Commands: []string{}}
+	if d.ClosedAt.IsZero() {
+		v.Commands = flow.BackMergeCommands(p.Branches, "origin", delivery.Forecast{Conflicts: d.Conflicts})
+	}
+	return v
 }
 
 // Instances implements web.Reader.

@@ -111,16 +111,16 @@ func (t *Tx) DeleteMeta(ctx context.Context, name string) error {
 	return err
 }
 
-// BuildArtifact is an artifact and whose it is.
-type BuildArtifact struct {
+// OwnedArtifact is an artifact and whose it is.
+type OwnedArtifact struct {
 	Project string
 	Number  int64
 	delivery.Artifact
 }
 
 // ArtifactDigests lists all artifacts, but for those that retention has removed.
-func (q queries) ArtifactDigests(ctx context.Context) ([]BuildArtifact, error) {
-	return list(ctx, q.db, func(r scanner) (a BuildArtifact, err error) {
+func (q queries) ArtifactDigests(ctx context.Context) ([]OwnedArtifact, error) {
+	return list(ctx, q.db, func(r scanner) (a OwnedArtifact, err error) {
 		err = r.Scan(&a.Project, &a.Number, &a.BuildID, &a.Name, &a.SHA256)
 		return a, err
 	}, `select b.project, b.number, a.build_id, a.name, a.sha256 from artifacts a join builds b on b.id = a.build_id

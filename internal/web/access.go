@@ -29,11 +29,12 @@ func callerOf(ctx context.Context) caller {
 }
 
 // guard asks who sent a request before any route sees it. Only routes on the
-// open list answer nobody; a path that matches no route is closed, too, so that
+// open list answer nobody, and feeds to whoever shows a key; a path that matches no route is closed, too, so that
 // no spelling of a path is worth guessing.
 func (s *server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, pattern := s.mux.Handler(r); s.open[pattern] {
+		_, pattern := s.mux.Handler(r)
+		if s.open[pattern] || pattern == feedPattern && r.URL.Query().Get("key") != "" { // feed checks the key
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -99,7 +100,12 @@ func (s *server) loginPage(w http.ResponseWriter, r *http.Request) error {
 	// The address holds a secret, which Referrer-Policy same-origin keeps here.
 	// With no-referrer the form's Origin would be null, and be refused as foreign.
 	q := r.URL.Query()
-	return s.render(w, r, http.StatusOK, loginPage(loginView{frame: s.frame(r, "Sign in"), Once: q.Get("once"), Next: safeNext(q.Get("next"))}))
+	v := loginView{frame: s.frame(r, "Sign in"), Once: q.Get("once"), Next: safeNext(q.Get("next"))}
+	v.Chat = "Sign in to see this page"
+	if strings.HasPrefix(v.Next, "/a/") {
+		v.Chat = "Sign in to see this request"
+	}
+	return s.render(w, r, http.StatusOK, loginPage(v))
 }
 
 // login redeems a one-time link. It is a POST, because mail scanners open links.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -45,6 +46,23 @@ type (
 	inBuilds  struct {
 		ProjectPath
 		api.BuildFilter
+	}
+	inLines struct {
+		ProjectPath
+		Limit int `query:"limit" minimum:"0" maximum:"200" doc:"0: 40"`
+	}
+	inCompare struct {
+		ProjectPath
+		From int64 `query:"from" minimum:"0" doc:"0: what production runs"`
+		To   int64 `query:"to" minimum:"1" required:"true"`
+	}
+	inTimeline struct {
+		ProjectPath
+		Before time.Time `query:"before" doc:"only what happened before; default now"`
+	}
+	inBelow struct {
+		ProjectPath
+		Before int64 `query:"before" minimum:"0" doc:"only builds below; 0: from the newest"`
 	}
 	inAudit struct {
 		ProjectPath
@@ -91,6 +109,13 @@ type (
 		Follow  bool   `query:"follow" doc:"go on until the attempt has ended"`
 		Format  string `query:"format" enum:"stored,text,spans" default:"stored" doc:"stored: <unix microseconds> <flag><text>; text: what was printed, without escape sequences; spans: JSON lines for pages"`
 	}
+	inSearch struct {
+		BuildPath
+		Node    string `query:"node" required:"true" doc:"such as job/smoke"`
+		Attempt int    `query:"attempt" minimum:"0" doc:"0: the latest"`
+		Query   string `query:"q" required:"true" minLength:"1" maxLength:"200" doc:"text as it is shown, whatever its case"`
+		From    int64  `query:"from" minimum:"0" doc:"line from which on to look; 0: from the first"`
+	}
 	inArtifact struct {
 		BuildPath
 		Name string `path:"name"`
@@ -127,6 +152,18 @@ func (s *server) apiRoutes() error {
 	get(s, a, project+"/pushes", "pushes", "What became of the latest pushes", func(ctx context.Context, in *ProjectPath) ([]api.Push, error) { return b.Pushes(ctx, in.Project) })
 	get(s, a, project+"/builds", "builds", "List builds, newest first", func(ctx context.Context, in *inBuilds) ([]api.Build, error) {
 		return b.Builds(ctx, in.Project, in.BuildFilter)
+	})
+	get(s, a, project+"/lines", "lines", "The line map of the latest builds", func(ctx context.Context, in *inLines) (api.Lines, error) {
+		return b.Lines(ctx, in.Project, in.Limit)
+	})
+	get(s, a, project+"/compare", "compare", "What differs between two builds", func(ctx context.Context, in *inCompare) (api.Comparison, error) {
+		return b.Compare(ctx, in.Project, in.From, in.To)
+	})
+	get(s, a, project+"/timeline", "timeline", "Deployments, holds and incidents", func(ctx context.Context, in *inTimeline) ([]api.Moment, error) {
+		return b.Timeline(ctx, in.Project, in.Before)
+	})
+	get(s, a, project+"/artifacts", "artifacts", "List artifacts, those of the newest builds first", func(ctx context.Context, in *inBelow) ([]api.BuildArtifact, error) {
+		return b.Artifacts(ctx, in.Project, in.Before)
 	})
 	get(s, a, build, "build", "One build", func(ctx context.Context, in *BuildPath) (api.BuildDetail, error) {
 		return b.Build(ctx, in.Project, in.Number)
@@ -186,6 +223,7 @@ func (s *server) apiRoutes() error {
 		secret, err := s.Auth.NewToken(ctx, callerOf(ctx).user.Name, in.Body.Name)
 		return api.Token{Name: in.Body.Name, Token: secret}, err //nolint:wrapcheck // explained by fail
 	})
+	get(s, a, build+"/log/search", "search-log", "Look for a text in a whole log", s.apiSearch)
 	stream(s, a, build+"/log", "log", "The log of a node's attempt", s.apiLog)
 	stream(s, a, build+"/artifacts/{name}", "artifact", "An artifact's bytes", s.apiArtifact)
 

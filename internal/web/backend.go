@@ -4,9 +4,11 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/runlog"
 )
 
 // Actor is who acts, and from where: "203.0.113.7, page" or "127.0.0.1, api".
@@ -22,10 +24,20 @@ type Reader interface {
 	Pushes(ctx context.Context, project string) ([]api.Push, error)
 	Builds(ctx context.Context, project string, f api.BuildFilter) ([]api.Build, error)
 	Build(ctx context.Context, project string, number int64) (api.BuildDetail, error)
+	// Lines is the line map of the latest builds (0: 40, at most 200).
+	Lines(ctx context.Context, project string, limit int) (api.Lines, error)
+	// Compare compares two builds; from 0 is what production runs.
+	Compare(ctx context.Context, project string, from, to int64) (api.Comparison, error)
+	// Timeline is what happened to the environments before a time (zero: now).
+	Timeline(ctx context.Context, project string, before time.Time) ([]api.Moment, error)
+	// Artifacts lists those of builds below a number (0: from the newest).
+	Artifacts(ctx context.Context, project string, before int64) ([]api.BuildArtifact, error)
 	Gate(ctx context.Context, id string) (api.GateDetail, error)
 	Hotfix(ctx context.Context, project string) (api.HotfixBase, error)
 	BackMerges(ctx context.Context, project string) ([]api.BackMerge, error)
 	Instances(ctx context.Context, project string) ([]api.Instance, error)
+	// FeedKey is what opens a project's feeds to whoever is not signed in.
+	FeedKey(ctx context.Context, project string) (string, error)
 	Secrets(ctx context.Context, project string) ([]string, error)
 	Audit(ctx context.Context, project string, before int64) ([]api.AuditRow, error)
 	Mails(ctx context.Context) ([]api.Mail, error)
@@ -51,6 +63,8 @@ type Log interface {
 	Done() bool
 	// Wait returns when Size has passed offset, the attempt is done or ctx is.
 	Wait(ctx context.Context, offset int64) error
+	// Index tells where lines begin, up to Size.
+	Index(ctx context.Context) (*runlog.Index, error)
 }
 
 // Writer is what people do.

@@ -1,12 +1,19 @@
 package web
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"maps"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -60,7 +67,7 @@ func browse(t *testing.T, ts *httptest.Server, width, height int, scheme string)
 	}))
 	t.Cleanup(cancel)
 	must(t, chromedp.Do(ctx, chromedp.EmulateViewport(int64(width), int64(height))))
-	timed, done := context.WithTimeout(ctx, 60*time.Second)
+	timed, done := context.WithTimeout(ctx, 4*time.Minute)
 	t.Cleanup(done)
 	do(t, timed, chromedp.Navigate(ts.URL+"/login?once="+goodOnce))
 	do(t, timed, chromedp.Click(chromedp.CSS("button.primary")))
@@ -193,40 +200,214 @@ func TestPageStaysTrue(t *testing.T) {
 	eventually(t, ctx, `document.querySelector("h1").innerText.includes("rejected") && document.querySelector(".record").innerText.includes("by ben") && !document.querySelector(".decide")`)
 }
 
-// TestScreenshots writes pictures of the pages into $SHUNT_SHOTS, for people.
+// TestLogInABrowser names lines by clicking and by address, and lets a log with
+// steps and groups grow.
+func TestLogInABrowser(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	l := newLog("#step 1: make")
+	for i := range 3000 {
+		l.add(fmt.Sprint("|line of the log ", i+2))
+	}
+	f.logs["job/build"] = l
+	f.gate.Build.Nodes[0].State = delivery.NodeRunning
+	ts := serve(t, f)
+	ctx, complaints := browse(t, ts, 1280, 800, "1")
+	log := ts.URL + "/petstore/43/log/job/build"
+	do(t, ctx, chromedp.Navigate(log+"#L12-L20"))
+	eventually(t, ctx, `location.search.includes("line=12") && document.querySelectorAll(".line.chosen").length === 9 && document.querySelector("#L20.chosen")`)
+	do(t, ctx, chromedp.Click(chromedp.CSS("#L14 .ln")))
+	eventually(t, ctx, `location.hash === "#L14" && document.querySelectorAll(".line.chosen").length === 1`)
+	eventually(t, ctx, `(() => { document.querySelector("#L17 .ln").dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true, shiftKey: true })); return location.hash === "#L14-L17" && location.search.includes("line=14") && location.search.includes("to=17"); })()`)
+
+	// At its end it grows; a group closes when it has ended.
+	do(t, ctx, chromedp.Navigate(log))
+	eventually(t, ctx, `document.querySelector("#log .state")?.textContent === "live"`)
+	l.add("#step 2: test", "|::group::noise", "|inside", "|::endgroup::", "|outside")
+	eventually(t, ctx, `document.querySelector("details.fold:last-of-type > #L3002 ~ details.group:not([open]) > div#L3004 .tx")?.textContent === "inside"`)
+	eventually(t, ctx, `document.querySelector("details.fold > div#L3006 .tx")?.textContent === "outside"`)
+	l.end()
+	eventually(t, ctx, `document.querySelector("#log .state")?.textContent === "ended"`)
+	if c := complaints(); len(c) > 0 {
+		t.Errorf("the browser complains: %s", strings.Join(c, "\n"))
+	}
+}
+
+// TestKeys walks with the keyboard alone, and sees that no key decides.
+func TestKeys(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	ts := serve(t, f)
+	ctx, complaints := browse(t, ts, 1280, 800, "1")
+	press := func(keys string) { t.Helper(); do(t, ctx, chromedp.KeyEvent(keys)) }
+	do(t, ctx, chromedp.Navigate(ts.URL+"/petstore/audit"))
+	eventually(t, ctx, `document.getElementById("keys")`)
+	press("/")
+	eventually(t, ctx, `location.pathname === "/" && document.activeElement.id === "search"`)
+	press("?/jk") // are letters here
+	eventually(t, ctx, `document.activeElement.value === "?/jk" && !document.getElementById("keys").open`)
+	do(t, ctx, chromedp.Navigate(ts.URL+"/"))
+	eventually(t, ctx, `document.getElementById("keys")`)
+	press("?")
+	eventually(t, ctx, `document.getElementById("keys").open`)
+	press("\x1b")
+	eventually(t, ctx, `!document.getElementById("keys").open`)
+	press("j")
+	eventually(t, ctx, `document.activeElement.textContent === "petstore"`)
+	press("j")
+	eventually(t, ctx, `document.activeElement.textContent === "Decide build 43"`)
+	press("k")
+	eventually(t, ctx, `document.activeElement.textContent === "petstore"`)
+	press("\r")
+	eventually(t, ctx, `location.pathname === "/petstore"`)
+
+	do(t, ctx, chromedp.Navigate(ts.URL+"/a/7KQ2MXPA"))
+	eventually(t, ctx, `document.querySelector(".decide button.primary")`)
+	for c := '!'; c <= '~'; c++ {
+		if c != '/' { // leads elsewhere
+			press(string(c))
+		}
+	}
+	press("\r")
+	eventually(t, ctx, `location.pathname === "/a/7KQ2MXPA" && document.querySelector(".decide button.primary")`)
+	if f.count() != 0 {
+		t.Errorf("a key decided: %v", f.calls)
+	}
+	if c := complaints(); len(c) > 0 {
+		t.Errorf("the browser complains: %s", strings.Join(c, "\n"))
+	}
+}
+
+// TestAxe has axe-core look at every page in both palettes, wide and narrow.
+func TestAxe(t *testing.T) {
+	t.Parallel()
+	axe, err := os.ReadFile(filepath.Join("testdata", "axe.min.js"))
+	must(t, err)
+	for scheme, width := range map[string]int{"0": 360, "1": 1280} {
+		t.Run(scheme, func(t *testing.T) {
+			t.Parallel()
+			f := newFake()
+			f.gate.Warnings = []string{"The pipeline file differs."}
+			ts := serve(t, f)
+			ctx, _ := browse(t, ts, width, 800, scheme)
+			for _, path := range append(pagePaths(), "/petstore/99", "/ui") {
+				do(t, ctx, chromedp.Navigate(ts.URL+path))
+				_, err := chromedp.Run(ctx, chromedp.Evaluate[any](string(axe)+";0"))
+				must(t, err)
+				found, err := chromedp.Run(ctx, chromedp.Evaluate[string](`document.querySelectorAll("details").forEach((d) => d.open = true);
+					axe.run(document, {runOnly: {type: "tag", values: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}, rules: {"target-size": {enabled: true}}})
+						.then((r) => r.violations.map((v) => v.id + ": " + v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160) + " " + n.failureSummary.slice(0, 160)).join(" | ")).join("\n"))`, chromedp.EvalAwaitPromise))
+				must(t, err)
+				if found != "" {
+					t.Errorf("%s at %d:\n%s", path, width, found)
+				}
+			}
+		})
+	}
+}
+
+// TestScreenshots writes pictures of the pages into $SHUNT_SHOTS, for people:
+// those of the documentation, or with $SHUNT_SHOTS_ALL every page.
 func TestScreenshots(t *testing.T) { //nolint:paralleltest // many browsers at once are too slow
 	dir := os.Getenv("SHUNT_SHOTS")
 	if dir == "" {
 		t.Skip("SHUNT_SHOTS is not set")
 	}
+	all := os.Getenv("SHUNT_SHOTS_ALL") != ""
+	pages := map[string]string{"home": "/", "project": "/petstore", "build": "/petstore/43?node=job/build", "gate": "/a/7KQ2MXPA"}
+	widths := []int{1280, 360}
+	if all {
+		widths = append(widths, 768)
+		for name, path := range map[string]string{
+			"failed": "/petstore/42", "mail": "/mail/m2", "env": "/petstore/environments", "owed": "/petstore/back-merges", "audit": "/petstore/audit", "settings": "/petstore/settings", "log": "/petstore/43/log/job/build", "search": "/petstore/43/log/job/build?q=ok",
+			"hotfixes": "/petstore/hotfixes?name=cart-500", "compare": "/petstore/compare", "timeline": "/petstore/timeline", "artifacts": "/petstore/artifacts", "design": "/ui", "error": "/petstore/99",
+		} {
+			pages[name] = path
+		}
+	}
 	for scheme, word := range map[string]string{"0": "dark", "1": "light"} {
-		for _, width := range []int{1280, 360} {
+		for _, width := range widths {
 			f := newFake()
 			f.logs["job/build"].done = false
 			ctx, complaints := browse(t, serve(t, f), width, 800, scheme)
 			base, err := chromedp.Run(ctx, chromedp.Evaluate[string]("location.origin"))
 			must(t, err)
-			for name, path := range map[string]string{"home": "/", "project": "/petstore", "build": "/petstore/43?node=job/build", "failed": "/petstore/42", "gate": "/a/7KQ2MXPA", "mail": "/mail/m2", "env": "/petstore/environments", "owed": "/petstore/back-merges", "audit": "/petstore/audit", "settings": "/petstore/settings", "log": "/petstore/43/log/job/build", "hotfixes": "/petstore/hotfixes", "error": "/petstore/99"} {
-				do(t, ctx, chromedp.Navigate(base+path))
+			shoot := func(name string) {
+				t.Helper()
 				wide, err := chromedp.Run(ctx, chromedp.Evaluate[int]("document.documentElement.scrollWidth"))
 				must(t, err)
 				if wide > width {
-					t.Errorf("%s is %d wide in %d", path, wide, width)
+					t.Errorf("%s is %d wide in %d", name, wide, width)
 				}
 				b, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
 				must(t, err)
-				must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d-%s.png", name, width, word)), b, 0o600))
+				must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d-%s.png", name, width, word)), fewColours(t, b), 0o644))
+			}
+			for name, path := range pages {
+				do(t, ctx, chromedp.Navigate(base+path))
+				shoot(name)
+			}
+			if !all {
+				continue
 			}
 			_, err = f.Decide(ctx, Actor{"ana", "127.0.0.1, page"}, "petstore", 43, api.Decide{Promote: true})
 			must(t, err)
 			do(t, ctx, chromedp.Navigate(base+"/a/7KQ2MXPA"))
 			eventually(t, ctx, `document.querySelector("#log .state")?.textContent === "live"`)
-			b, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
-			must(t, err)
-			must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("record-%d-%s.png", width, word)), b, 0o600))
+			shoot("record")
 			if c := complaints(); len(c) > 1 { // the error page is one
 				t.Errorf("the browser complains: %s", strings.Join(c, "\n"))
 			}
 		}
 	}
+}
+
+// fewColours makes a picture of a page a third as large: at most 256 colours
+// that differ stay, the most frequent ones first, and the others become the
+// nearest of them.
+func fewColours(t *testing.T, picture []byte) []byte {
+	t.Helper()
+	in, err := png.Decode(bytes.NewReader(picture))
+	must(t, err)
+	count, bounds := map[color.RGBA]int{}, in.Bounds()
+	at := func(x, y int) color.RGBA {
+		r, g, b, _ := in.At(x, y).RGBA()
+		return color.RGBA{uint8(r >> 8), uint8(g >> 8), uint8(b >> 8), 255}
+	}
+	for y := range bounds.Dy() {
+		for x := range bounds.Dx() {
+			count[at(x, y)]++
+		}
+	}
+	colours := slices.SortedFunc(maps.Keys(count), func(a, b color.RGBA) int {
+		return cmp.Or(cmp.Compare(count[b], count[a]), cmp.Compare(a.R, b.R), cmp.Compare(a.G, b.G), cmp.Compare(a.B, b.B))
+	})
+	var palette color.Palette
+	for _, c := range colours { // a rare colour counts when no other is like it
+		if len(palette) < 256 && (len(palette) == 0 || distance(c, palette[palette.Index(c)]) > 30) {
+			palette = append(palette, c)
+		}
+	}
+	index := map[color.RGBA]uint8{}
+	for _, c := range colours {
+		index[c] = uint8(palette.Index(c))
+	}
+	out := image.NewPaletted(bounds, palette)
+	for y := range bounds.Dy() {
+		for x := range bounds.Dx() {
+			out.SetColorIndex(x, y, index[at(x, y)])
+		}
+	}
+	var b bytes.Buffer
+	must(t, (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&b, out))
+	return b.Bytes()
+}
+
+func distance(a, b color.Color) (sum int) {
+	ar, ag, ab, _ := a.RGBA()
+	br, bg, bb, _ := b.RGBA()
+	for _, d := range []int{int(ar>>8) - int(br>>8), int(ag>>8) - int(bg>>8), int(ab>>8) - int(bb>>8)} {
+		sum += d * d
+	}
+	return sum
 }

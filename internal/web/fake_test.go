@@ -19,6 +19,7 @@ import (
 
 	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/runlog"
 )
 
 const (
@@ -132,6 +133,12 @@ func (l *fakeLog) Done() bool {
 	return l.done
 }
 
+func (l *fakeLog) Index(ctx context.Context) (*runlog.Index, error) {
+	x := &runlog.Index{}
+	_, err := x.Extend(ctx, l, l.Size())
+	return x, err
+}
+
 func (l *fakeLog) Wait(ctx context.Context, offset int64) error {
 	for {
 		l.mu.Lock()
@@ -181,7 +188,7 @@ func (f *fake) build() api.Build {
 	return api.Build{
 		Project: "petstore", Number: 43, Lane: delivery.LaneHotfix, Branch: "hotfix/cart-500", Commit: commitOf("43"),
 		Subject: "Cart answers 500 for a discontinued item", Author: "Ana Ruiz", Status: delivery.BuildWaiting,
-		CreatedAt: now().Add(-14 * time.Minute), StartedAt: now().Add(-14 * time.Minute), URL: "http://localhost/petstore/43",
+		CreatedAt: now().Add(-14 * time.Minute), StartedAt: now().Add(-14 * time.Minute), URL: "http://localhost/petstore/43", Gate: "7KQ2MXPA",
 	}
 }
 
@@ -374,6 +381,89 @@ func (f *fake) Build(_ context.Context, p string, n int64) (api.BuildDetail, err
 	return give(f, fmt.Sprintf("Build %s %d", p, n), d)
 }
 
+// lines is a story of nine days: a hotfix that waits, one that shipped, one that
+// was refused, and a merge that is owed.
+func (f *fake) lines() api.Lines {
+	day := func(d float64) time.Time { return now().Add(time.Duration((d - 10) * float64(24*time.Hour))) }
+	st := func(n int64, branch string, status delivery.BuildStatus, at float64, gate delivery.GateState, released float64, base int64) api.Station {
+		s := api.Station{Build: f.build(), Base: base, GateState: gate}
+		s.Number, s.Branch, s.Status, s.CreatedAt = n, branch, status, day(at)
+		if s.Lane = delivery.LaneMain; strings.HasPrefix(branch, "hotfix/") {
+			s.Lane = delivery.LaneHotfix
+		}
+		if n != 43 {
+			s.Subject = fmt.Sprintf("Subject of build %d", n)
+		}
+		if gate != "" {
+			s.GateID = fmt.Sprintf("GATE%d", n)
+		}
+		if released > 0 {
+			s.ReleasedAt, s.Tag = day(released), fmt.Sprintf("production/%d", n)
+		}
+		return s
+	}
+	return api.Lines{
+		Project: "petstore", Branches: delivery.Branches{Integration: "develop", Production: "master", Hotfix: "hotfix/*"}, Running: 41,
+		Stations: []api.Station{
+			st(35, "master", delivery.BuildSucceeded, 0, "", 0.1, 0),
+			st(36, "develop", delivery.BuildSucceeded, 1, delivery.GatePromoted, 1.5, 0),
+			st(37, "develop", delivery.BuildFailed, 2, "", 0, 0),
+			st(38, "hotfix/login-loop", delivery.BuildFailed, 2.2, "", 0, 36),
+			st(39, "hotfix/prices-of-discontinued-items", delivery.BuildRejected, 2.3, delivery.GateRejected, 0, 36),
+			st(40, "hotfix/login-loop", delivery.BuildSucceeded, 2.5, delivery.GatePromoted, 2.9, 36),
+			st(41, "develop", delivery.BuildSucceeded, 4, delivery.GatePromoted, 4.5, 0),
+			st(42, "develop", delivery.BuildFailed, 8, "", 0, 0),
+			st(43, "hotfix/cart-500", delivery.BuildWaiting, 9.99, delivery.GateOpen, 0, 41),
+			st(44, "develop", delivery.BuildRunning, 9.995, "", 0, 0),
+		},
+		Debts: []api.BackMerge{
+			{Project: "petstore", Commit: commitOf("41"), Number: 41, Owner: "Ana Ruiz", OpenedAt: day(4.5)},
+			{Project: "petstore", Commit: commitOf("40"), Number: 40, Owner: "Ana Ruiz", OpenedAt: day(2.9), ClosedAt: day(3), ClosedBy: commitOf("m")},
+		},
+	}
+}
+
+func (f *fake) Lines(_ context.Context, p string, limit int) (api.Lines, error) {
+	return give(f, fmt.Sprintf("Lines %s %d", p, limit), f.lines())
+}
+
+func (f *fake) Compare(_ context.Context, p string, from, until int64) (api.Comparison, error) {
+	if from == 0 {
+		from = 41
+	}
+	g := f.newGate()
+	b := f.build()
+	old := b
+	old.Number, old.Lane, old.Branch, old.Status, old.Subject, old.Commit, old.CreatedAt = from, delivery.LaneMain, "develop", delivery.BuildSucceeded, "Search finds plurals", commitOf("41"), now().Add(-9*24*time.Hour)
+	b.Number = until
+	return give(f, fmt.Sprintf("Compare %s %d %d", p, from, until), api.Comparison{
+		Project: p, From: old, To: b, Commits: g.Commits, CommitCount: 1, Missing: []api.Commit{{ID: commitOf("x"), Subject: "Only in the older one", Author: "Ben Okafor", At: now()}}, Files: g.Files, FileCount: 2, Added: 9, Deleted: 2, Diff: g.Diff,
+		Tests:     api.TestChanges{Failing: []string{"cart.TestTotal"}, Fixed: []string{"cart.TestDiscontinued"}, New: []string{"cart.TestNew"}, Gone: []string{"cart.TestOld"}, Slower: []api.SlowerTest{{Name: "search.TestAll", Was: 300 * time.Millisecond, Is: 2 * time.Second}}},
+		Artifacts: []api.ArtifactChange{{Name: "app", From: &api.Artifact{Name: "app", SHA256: digest("old"), Size: 4096}, To: &api.Artifact{Name: "app", SHA256: digest("artifact"), Size: 4211}}, {Name: "docs", To: &api.Artifact{Name: "docs", Size: 100}}},
+	})
+}
+
+func (f *fake) Timeline(_ context.Context, p string, before time.Time) ([]api.Moment, error) {
+	ago := func(h int) time.Time { return now().Add(-time.Duration(h) * time.Hour) }
+	return give(f, fmt.Sprintf("Timeline %s %v", p, before.IsZero()), []api.Moment{
+		{At: ago(1), Kind: "hold released", By: "Ana Ruiz", Words: "the fix is in develop"},
+		{At: ago(20), Kind: "rollback", Environment: "production", Number: 40, Lane: delivery.LaneHotfix, State: delivery.DeploymentSucceeded, Took: 8 * time.Second, By: "Ana Ruiz", Words: "checkout is down"},
+		{At: ago(20), Kind: "hold", By: "Ana Ruiz", Words: "rolled back to build 40: checkout is down"},
+		{At: ago(21), Kind: "promote", Environment: "production", Number: 41, Lane: delivery.LaneMain, State: delivery.DeploymentSucceeded, Took: 41 * time.Second, By: "Ben Okafor"},
+		{At: ago(26), Kind: "promote", Environment: "production", Number: 42, Lane: delivery.LaneMain, State: delivery.DeploymentFailed, Took: 3 * time.Second, By: "Ana Ruiz", Words: "ssh: connection refused. Production still runs build 40."},
+		{At: ago(100), Kind: "incident", By: "shunt", Words: "refs/heads/master was moved by somebody else"},
+		{At: ago(240), Kind: "takeover", Environment: "production", Number: 35, Lane: delivery.LaneMain, State: delivery.DeploymentSucceeded, By: "operator", Words: "it ran when Shunt took over"},
+	})
+}
+
+func (f *fake) Artifacts(_ context.Context, p string, before int64) ([]api.BuildArtifact, error) {
+	a := f.detail().Artifacts[0]
+	return give(f, fmt.Sprintf("Artifacts %s %d", p, before), []api.BuildArtifact{
+		{Artifact: a, Number: 43, Lane: delivery.LaneHotfix, Status: delivery.BuildWaiting, CreatedAt: now().Add(-14 * time.Minute)},
+		{Artifact: a, Number: 41, Lane: delivery.LaneMain, Status: delivery.BuildSucceeded, CreatedAt: now().Add(-200 * time.Hour)},
+	})
+}
+
 func (f *fake) Gate(_ context.Context, id string) (api.GateDetail, error) {
 	f.mu.Lock()
 	g := f.gate
@@ -400,6 +490,13 @@ func (f *fake) BackMerges(_ context.Context, p string) ([]api.BackMerge, error) 
 
 func (f *fake) Instances(_ context.Context, p string) ([]api.Instance, error) {
 	return give(f, "Instances "+p, f.instances())
+}
+
+func (f *fake) FeedKey(_ context.Context, p string) (string, error) {
+	if err := f.known(p); err != nil {
+		return "", err
+	}
+	return "key-of-" + p, nil
 }
 
 func (f *fake) Secrets(_ context.Context, p string) ([]string, error) {
@@ -597,7 +694,7 @@ func (f *fake) last() string {
 // serve starts a server on a fake backend.
 func serve(t *testing.T, f *fake) *httptest.Server {
 	t.Helper()
-	return serveConfig(t, Config{Backend: f, Mailbox: true})
+	return serveConfig(t, Config{Backend: f, Mailbox: true, Design: true})
 }
 
 func serveConfig(t *testing.T, cfg Config) *httptest.Server {

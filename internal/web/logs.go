@@ -4,10 +4,10 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
@@ -19,6 +19,7 @@ const (
 	batchLines = 400      // lines rendered between two flushes
 	pageLines  = 1000     // lines that one page of a log shows
 	tailLines  = 200      // lines shown below a build
+	linesAbove = 20       // lines shown above the one that was asked for
 )
 
 func (s *server) apiLog(ctx context.Context, in *inLog) (handler, error) {
@@ -38,7 +39,11 @@ func (s *server) apiLog(ctx context.Context, in *inLog) (handler, error) {
 		case "text":
 			send = sendText
 		case "spans":
-			send, kind = sendSpans, "application/jsonl"
+			line, err := lineAt(r.Context(), src, in.Offset)
+			if err != nil {
+				return err
+			}
+			send, kind = sendSpans(line), "application/jsonl"
 		}
 		w.Header().Set("Content-Type", kind)
 		return follow(w, r, src, in.Offset, in.Follow && r.Method != http.MethodHead, send)
@@ -107,11 +112,11 @@ func sendText(w io.Writer, src Log, from, size int64) (int64, error) {
 
 // spanLine is a line for pages: the script writes Spans as text nodes.
 type spanLine struct {
-	Offset int64    `json:"o"`
-	Next   int64    `json:"n"`
-	At     string   `json:"t"`
-	Flag   string   `json:"f"`
-	Spans  []inSpan `json:"s"`
+	Line  int64    `json:"i"`
+	Next  int64    `json:"n"`
+	At    string   `json:"t"`
+	Flag  string   `json:"f"`
+	Spans []inSpan `json:"s"`
 }
 
 type inSpan struct {
@@ -120,19 +125,49 @@ type inSpan struct {
 	Href  string `json:"h,omitempty"`
 }
 
-func sendSpans(w io.Writer, src Log, from, size int64) (int64, error) {
-	return eachLine(w, src, from, size, func(bw *bufio.Writer, l runlog.Line, next int64) error {
-		out := spanLine{Offset: l.Offset, Next: next, At: l.At.Format(time.RFC3339), Flag: string(l.Flag), Spans: []inSpan{}}
-		for _, sp := range runlog.Spans(l.Text) {
-			out.Spans = append(out.Spans, inSpan{sp.Class, sp.Text, sp.Href})
-		}
-		b, err := json.Marshal(out)
-		if err != nil {
-			return fmt.Errorf("encode line: %w", err)
-		}
-		_, err = bw.Write(append(b, '\n'))
-		return err //nolint:wrapcheck // wrapped by eachLine
-	})
+// sendSpans sends lines for pages; the first one has the given number.
+func sendSpans(line int64) sender {
+	return func(w io.Writer, src Log, from, size int64) (int64, error) {
+		return eachLine(w, src, from, size, func(bw *bufio.Writer, l runlog.Line, next int64) error {
+			out := spanLine{Line: line, Next: next, At: l.At.Format(stampFormat), Flag: string(l.Flag), Spans: []inSpan{}}
+			line++
+			for _, sp := range runlog.Spans(l.Text) {
+				out.Spans = append(out.Spans, inSpan{sp.Class, sp.Text, sp.Href})
+			}
+			b, err := json.Marshal(out)
+			if err != nil {
+				return fmt.Errorf("encode line: %w", err)
+			}
+			_, err = bw.Write(append(b, '\n'))
+			return err //nolint:wrapcheck // wrapped by eachLine
+		})
+	}
+}
+
+// stampFormat is a time with milliseconds, as scripts read it.
+const stampFormat = "2006-01-02T15:04:05.000Z07:00"
+
+// lineAt is the number of the line that begins at an offset.
+func lineAt(ctx context.Context, src Log, offset int64) (int64, error) {
+	x, err := src.Index(ctx)
+	if err != nil {
+		return 0, err //nolint:wrapcheck // explained by fail
+	}
+	line, err := x.Line(ctx, src, offset)
+	if err != nil {
+		return 0, fmt.Errorf("read log: %w", err)
+	}
+	return line, nil
+}
+
+// apiSearch looks for words in a whole log.
+func (s *server) apiSearch(ctx context.Context, in *inSearch) (runlog.Found, error) {
+	src, err := s.Backend.Log(ctx, in.Project, in.Number, in.Node, in.Attempt)
+	if err != nil {
+		return runlog.Found{}, err //nolint:wrapcheck // explained by fail
+	}
+	defer src.Close()                                                                //nolint:errcheck // only read
+	return runlog.Search(ctx, src, src.Size(), strings.TrimSpace(in.Query), in.From) //nolint:wrapcheck // explained by fail
 }
 
 func eachLine(w io.Writer, src Log, from, size int64, f func(bw *bufio.Writer, l runlog.Line, next int64) error) (int64, error) {
@@ -163,15 +198,28 @@ type logView struct {
 	Node    string
 	Attempt int
 	Lines   []runlog.Line
-	First   int64 // offset of the first line shown
-	Next    int64
+	First   int64 // number of the first line shown
+	Total   int64 // lines there are
+	Next    int64 // offset behind the last line shown
 	Size    int64
+	Began   time.Time // when its first line was printed
 	Done    bool
 	Missing string // why there is no log to show
+
+	From, To int64 // lines that the address names; 0: none
+	Relative bool  // times count from Began
+	Query    string
+	Found    runlog.Found
 }
 
-// readLog reads a window of a log: from an offset, or the last lines (-1).
-func (s *server) readLog(ctx context.Context, v logView, offset int64, lines int) (logView, error) {
+// last is the number of the last line shown.
+func (v logView) last() int64 { return v.First + int64(len(v.Lines)) - 1 }
+
+// chosen tells whether the address names a line.
+func (v logView) chosen(line int64) bool { return line >= v.From && line <= v.To }
+
+// readLog reads a window of a log: from a line on, or the last lines (0).
+func (s *server) readLog(ctx context.Context, v logView, line int64, lines int) (logView, error) {
 	src, err := s.Backend.Log(ctx, v.Project, v.Number, v.Node, v.Attempt)
 	if delivery.IsKind(err, delivery.KindNotFound) {
 		v.Missing, v.Done = "There is no log yet.", true
@@ -182,35 +230,44 @@ func (s *server) readLog(ctx context.Context, v logView, offset int64, lines int
 	}
 	defer src.Close() //nolint:errcheck // only read
 	v.Done, v.Size = src.Done(), src.Size()
-	if offset < 0 {
-		if offset, err = runlog.TailOffset(src, v.Size, lines); err != nil {
-			return v, fmt.Errorf("read log: %w", err)
+	x, err := src.Index(ctx)
+	if err != nil {
+		return v, err //nolint:wrapcheck // explained by fail
+	}
+	if v.Query != "" {
+		if v.Found, err = runlog.Search(ctx, src, v.Size, v.Query, v.From); err != nil {
+			return v, fmt.Errorf("search log: %w", err)
+		}
+		if v.Found.Line > 0 {
+			v.From, v.To = v.Found.Line, v.Found.Line
+			line = max(1, v.Found.Line-linesAbove)
 		}
 	}
-	if offset > v.Size {
-		return v, notFound("the log is shorter than that")
-	}
-	v.First = offset
-	v.Lines, v.Next, err = runlog.Read(src, v.Size, offset, lines)
-	if errors.Is(err, runlog.ErrCorrupt) && len(v.Lines) == 0 && offset > 0 {
-		return v, notFound("no line of the log begins there")
+	var offset int64
+	if line > 0 {
+		offset, err = x.Offset(ctx, src, v.Size, line)
+	} else {
+		offset, err = runlog.TailOffset(src, v.Size, lines)
 	}
 	if err != nil {
 		return v, fmt.Errorf("read log: %w", err)
 	}
+	if v.First, err = x.Line(ctx, src, offset); err != nil {
+		return v, fmt.Errorf("read log: %w", err)
+	}
+	if v.Total, err = x.Line(ctx, src, v.Size); err != nil {
+		return v, fmt.Errorf("read log: %w", err)
+	}
+	v.Total--
+	if v.Lines, v.Next, err = runlog.Read(src, v.Size, offset, lines); err != nil {
+		return v, fmt.Errorf("read log: %w", err)
+	}
+	first, _, err := runlog.Read(src, v.Size, 0, 1)
+	if err != nil {
+		return v, fmt.Errorf("read log: %w", err)
+	}
+	if len(first) > 0 {
+		v.Began = first[0].At
+	}
 	return v, nil
-}
-
-// readLogBefore is the offset of the window before v.
-func (s *server) readLogBefore(ctx context.Context, v logView) (int64, error) {
-	src, err := s.Backend.Log(ctx, v.Project, v.Number, v.Node, v.Attempt)
-	if err != nil {
-		return 0, err //nolint:wrapcheck // explained by fail
-	}
-	defer src.Close() //nolint:errcheck // only read
-	at, err := runlog.TailOffset(src, v.First, pageLines)
-	if err != nil {
-		return 0, fmt.Errorf("read log: %w", err)
-	}
-	return at, nil
 }

@@ -1,10 +1,13 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
@@ -16,6 +19,8 @@ func (s *server) pageRoutes() {
 	s.mux.HandleFunc("GET /{$}", s.handle(s.home))
 	s.mux.HandleFunc("GET /events", s.handle(s.events))
 	s.mux.HandleFunc("GET /a/{id}", s.handle(s.gate))
+	s.mux.HandleFunc(feedPattern, s.handle(s.feed))
+	s.mux.HandleFunc("GET /ui", s.handle(s.design))
 	s.mux.HandleFunc("GET /mail", s.handle(s.mailbox))
 	s.mux.HandleFunc("GET /mail/{id}", s.handle(s.mail))
 	s.mux.HandleFunc("GET /{project}", s.handle(s.project))
@@ -24,6 +29,9 @@ func (s *server) pageRoutes() {
 
 	s.inner.HandleFunc("GET /{project}/{number}", s.handle(s.build))
 	s.inner.HandleFunc("GET /{project}/{number}/log/{node...}", s.handle(s.logPage))
+	s.inner.HandleFunc("GET /{project}/compare", s.handle(s.compare))
+	s.inner.HandleFunc("GET /{project}/timeline", s.handle(s.timeline))
+	s.inner.HandleFunc("GET /{project}/artifacts", s.handle(s.artifactList))
 	s.inner.HandleFunc("GET /{project}/hotfixes", s.handle(s.hotfixes))
 	s.inner.HandleFunc("GET /{project}/environments", s.handle(s.environments))
 	s.inner.HandleFunc("GET /{project}/back-merges", s.handle(s.backMerges))
@@ -46,7 +54,9 @@ type loginView struct {
 
 type homeView struct {
 	frame
-	Projects []api.Project
+	Projects []api.Project // that match, those that wait for somebody first
+	All      int
+	Query    string
 }
 
 func (s *server) home(w http.ResponseWriter, r *http.Request) error {
@@ -54,7 +64,53 @@ func (s *server) home(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err //nolint:wrapcheck // explained by fail
 	}
-	return s.render(w, r, http.StatusOK, homePage(homeView{s.frame(r, "Projects").live("", 0), ps}))
+	v := homeView{frame: s.frame(r, "Projects").live("", 0), All: len(ps), Query: strings.TrimSpace(r.URL.Query().Get("q"))}
+	for _, p := range ps {
+		if matches(p, v.Query) {
+			v.Projects = append(v.Projects, p)
+		}
+	}
+	slices.SortStableFunc(v.Projects, func(a, b api.Project) int { return cmp.Compare(urgency(a), urgency(b)) })
+	return s.render(w, r, http.StatusOK, homePage(v))
+}
+
+// urgency orders the matrix: what is broken, what waits, the rest.
+func urgency(p api.Project) int {
+	switch {
+	case p.Incident != "":
+		return 0
+	case len(p.Waiting) > 0:
+		return 1
+	default:
+		return 2
+	}
+}
+
+// matches tells whether each word of a query is in what the row of p shows.
+func matches(p api.Project, query string) bool {
+	text := []string{p.Name, p.Hold, p.Incident}
+	if p.Hold != "" {
+		text = append(text, "hold")
+	}
+	if p.Incident != "" {
+		text = append(text, "incident")
+	}
+	for _, b := range p.Waiting {
+		text = append(text, "waiting", b.Branch, b.Author, b.Subject, num(b.Number))
+	}
+	if b := p.Latest; b != nil {
+		text = append(text, string(b.Status), b.Branch, b.Author, b.Subject, num(b.Number))
+	}
+	if r := p.Production; r != nil {
+		text = append(text, r.By, r.Commit, num(r.Build))
+	}
+	all := strings.ToLower(strings.Join(text, "\n"))
+	for word := range strings.FieldsSeq(strings.ToLower(query)) {
+		if !strings.Contains(all, word) {
+			return false
+		}
+	}
+	return true
 }
 
 type projectView struct {
@@ -64,9 +120,15 @@ type projectView struct {
 	Refused []api.Push
 	Filter  api.BuildFilter
 	Older   int64 // number below which older builds are; 0: none
+
+	Lines     api.Lines
+	MoreLines bool // there are older builds than those on the map
 }
 
-const buildsPerPage = 30
+const (
+	buildsPerPage = 30
+	linesPerPage  = 40
+)
 
 func (s *server) project(w http.ResponseWriter, r *http.Request) error {
 	ctx, name, q := r.Context(), r.PathValue("project"), r.URL.Query()
@@ -85,6 +147,14 @@ func (s *server) project(w http.ResponseWriter, r *http.Request) error {
 		return err //nolint:wrapcheck // explained by fail
 	}
 	v := projectView{frame: s.frame(r, name).live(name, 0).of(name, "builds"), P: p, Builds: builds, Filter: f}
+	limit := linesPerPage
+	if q.Get("map") == "200" {
+		limit = 200
+	}
+	if v.Lines, err = s.Backend.Lines(ctx, name, limit); err != nil {
+		return err //nolint:wrapcheck // explained by fail
+	}
+	v.MoreLines = limit == linesPerPage && len(v.Lines.Stations) >= limit
 	for _, push := range pushes[:min(len(pushes), 20)] {
 		if push.Refused != "" && len(v.Refused) < 3 {
 			v.Refused = append(v.Refused, push)
@@ -152,7 +222,7 @@ func (s *server) tail(ctx context.Context, b api.BuildDetail, node, attempt stri
 	if v.Attempt <= 0 {
 		v.Attempt = b.Nodes[i].Attempts[len(b.Nodes[i].Attempts)-1].Attempt
 	}
-	return s.readLog(ctx, v, -1, tailLines)
+	return s.readLog(ctx, v, 0, tailLines)
 }
 
 // interesting is the node whose log a build opens on: what failed, what runs, or
@@ -176,11 +246,12 @@ func interesting(b api.BuildDetail) string {
 
 type logPageView struct {
 	frame
-	B     api.BuildDetail
-	Log   logView
-	Older int64 // offset of the window before; -1: none
+	B   api.BuildDetail
+	Log logView
 }
 
+// logPage is a window on a log: around ?line= (to ?to=), around the match of
+// ?q= at or behind ?line=, from ?first= on, or the end.
 func (s *server) logPage(w http.ResponseWriter, r *http.Request) error {
 	name, node, q := r.PathValue("project"), r.PathValue("node"), r.URL.Query()
 	number, err := numberOf(r)
@@ -191,26 +262,25 @@ func (s *server) logPage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err //nolint:wrapcheck // explained by fail
 	}
-	v := logView{Project: name, Number: number, Node: node}
-	v.Attempt, _ = strconv.Atoi(q.Get("attempt")) // not a number: the latest
-	offset := int64(-1)
-	if q.Get("offset") != "" {
-		if offset, err = strconv.ParseInt(q.Get("offset"), 10, 64); err != nil || offset < 0 {
-			return notFound("no such place in the log")
-		}
+	v := logView{Project: name, Number: number, Node: node, Relative: q.Get("time") == "relative", Query: strings.TrimSpace(q.Get("q"))}
+	if len(v.Query) > 200 {
+		return &delivery.Error{Kind: delivery.KindInvalid, What: "cannot look for that", Why: "it has more than 200 letters"}
 	}
-	if v, err = s.readLog(r.Context(), v, offset, pageLines); err != nil {
+	v.Attempt, _ = strconv.Atoi(q.Get("attempt")) // not a number: the latest
+	at := func(name string) int64 {
+		n, _ := strconv.ParseInt(q.Get(name), 10, 64) // not a number: none
+		return max(0, n)
+	}
+	v.From = at("line")
+	v.To = max(v.From, at("to"))
+	first := at("first")
+	if v.From > 0 {
+		first = max(1, v.From-linesAbove)
+	}
+	if v, err = s.readLog(r.Context(), v, first, pageLines); err != nil {
 		return err
 	}
-	older := int64(-1)
-	if v.First > 0 {
-		before, err := s.readLogBefore(r.Context(), v)
-		if err != nil {
-			return err
-		}
-		older = before
-	}
-	return s.render(w, r, http.StatusOK, logPageHTML(logPageView{frame: s.frame(r, node+" of "+name+" "+num(number)).of(name, "builds"), B: b, Log: v, Older: older}))
+	return s.render(w, r, http.StatusOK, logPageHTML(logPageView{frame: s.frame(r, node+" of "+name+" "+num(number)).of(name, "builds"), B: b, Log: v}))
 }
 
 type gateView struct {
@@ -279,7 +349,30 @@ func (s *server) mail(w http.ResponseWriter, r *http.Request) error {
 
 type hotfixView struct {
 	frame
-	H api.HotfixBase
+	H       api.HotfixBase
+	Fixes   []api.Build // the newest open build of each hotfix
+	Name    string      // of the hotfix that the reader wants to start
+	Refused string      // why that is no name
+}
+
+// startCommands are what begins a hotfix without Shunt's own command.
+func (v hotfixView) startCommands() []string {
+	branch := strings.Replace(v.H.Pattern, "*", v.Name, 1)
+	return []string{"git fetch --tags origin", "git switch -c " + branch + " " + v.H.Commit, "git push -u origin HEAD"}
+}
+
+// hotfixWord tells why a text cannot be the name of a hotfix; "" when it can.
+func hotfixWord(name string) string {
+	for i, r := range name {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		if !letter && (i == 0 || !strings.ContainsRune("._-", r)) {
+			return "A name has letters, digits, dots, dashes and underscores, and begins with a letter or a digit."
+		}
+	}
+	if len(name) > 60 || strings.Contains(name, "..") || strings.HasSuffix(name, ".lock") || strings.HasSuffix(name, ".") {
+		return "Git does not take that name, or it is longer than 60 letters."
+	}
+	return ""
 }
 
 func (s *server) hotfixes(w http.ResponseWriter, r *http.Request) error {
@@ -288,7 +381,16 @@ func (s *server) hotfixes(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err //nolint:wrapcheck // explained by fail
 	}
-	return s.render(w, r, http.StatusOK, hotfixPage(hotfixView{s.frame(r, name+" hotfixes").live(name, 0).of(name, "hotfixes"), h}))
+	v := hotfixView{frame: s.frame(r, name+" hotfixes").live(name, 0).of(name, "hotfixes"), H: h, Name: strings.TrimSpace(r.URL.Query().Get("name"))}
+	if v.Refused = hotfixWord(v.Name); v.Refused != "" {
+		v.Name = ""
+	}
+	for _, b := range h.Open { // newest first
+		if !slices.ContainsFunc(v.Fixes, func(o api.Build) bool { return o.Branch == b.Branch }) {
+			v.Fixes = append(v.Fixes, b)
+		}
+	}
+	return s.render(w, r, http.StatusOK, hotfixPage(v))
 }
 
 type environmentsView struct {
@@ -344,6 +446,7 @@ type settingsView struct {
 	P       api.Project
 	Hook    string // the webhook's full address
 	Secrets []string
+	Feeds   []string // full addresses
 }
 
 func (s *server) settings(w http.ResponseWriter, r *http.Request) error {
@@ -356,5 +459,13 @@ func (s *server) settings(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err //nolint:wrapcheck // explained by fail
 	}
-	return s.render(w, r, http.StatusOK, settingsPage(settingsView{s.frame(r, name+" settings").of(name, "settings"), p, publicURL(s.PublicURL, p.WebhookPath), secrets}))
+	key, err := s.Backend.FeedKey(r.Context(), name)
+	if err != nil {
+		return err //nolint:wrapcheck // explained by fail
+	}
+	v := settingsView{frame: s.frame(r, name+" settings").of(name, "settings"), P: p, Hook: publicURL(s.PublicURL, p.WebhookPath), Secrets: secrets}
+	for _, file := range feedFiles() {
+		v.Feeds = append(v.Feeds, publicURL(s.PublicURL, to("badge", name, file))+"?key="+url.QueryEscape(key))
+	}
+	return s.render(w, r, http.StatusOK, settingsPage(v))
 }

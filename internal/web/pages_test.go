@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
 )
 
@@ -48,6 +49,9 @@ func TestSignIn(t *testing.T) {
 	if got := ask(t, secure, http.MethodPost, "/login", "", "once="+goodOnce); !strings.Contains(got.header.Get("Set-Cookie"), "Secure") {
 		t.Errorf("https without Secure: %v", got.header)
 	}
+	if got := ask(t, secure, http.MethodGet, "/ui", goodSession, ""); got.status != http.StatusNotFound {
+		t.Errorf("design page outside development: %d", got.status)
+	}
 	if got := ask(t, secure, http.MethodGet, "/mail", goodSession, ""); got.status != http.StatusNotFound {
 		t.Errorf("mailbox outside the demo: %d", got.status)
 	}
@@ -57,17 +61,24 @@ func TestPagesSayWhatTheyMust(t *testing.T) {
 	t.Parallel()
 	ts := serve(t, newFake())
 	for path, want := range map[string][]string{
-		"/":                          {"petstore", "Build 43 waits for you", "by Ben Okafor", "build <a href=\"/petstore/42\">42</a> failed 26 h", "1 back-merge owed"},
-		"/petstore":                  {"Cart answers 500", "does not start at production/41"},
-		"/petstore/43":               {"Decide: put build 43 into production?", "usually 38 min", "412 passed", "nothing failed: promote or reject it", "job/build", "GET /cart/7 200"},
-		"/petstore/42":               {"Why it failed", "smoke: want 200, got 500", "exit code 1", "TestDiscontinued", "Roll back to this build"},
-		"/petstore/hotfixes":         {"production/41", "shunt hotfix start NAME"},
-		"/petstore/environments":     {"http://qa-43.example.org", "Keep until the decision", "Destroy it now"},
-		"/petstore/back-merges":      {"git merge origin/master", "cart/cart.go"},
-		"/petstore/audit":            {"gate opened", "Ana Ruiz"},
-		"/petstore/settings":         {"/hooks/petstore", "PROD_SSH_KEY"},
-		"/mail/m2":                   {"Decide here:  <a href=\"http://localhost/a/7KQ2MXPA\""},
-		"/petstore/43/log/job/build": {"step 1: make test", `<span class="fg-2">ok</span>`, "see https://example.org/docs"},
+		"/":                                 {"petstore", "Decide build 43", `href="/a/7KQ2MXPA"`, "by Ben Okafor", "build <a href=\"/petstore/42\">42</a> failed 26 h", "1 back-merge owed"},
+		"/?q=ANA+hotfix":                    {"1 of 1 project", "Decide build 43"},
+		"/?q=nothing":                       {"0 of 1 project", "Show all"},
+		"/petstore":                         {"Cart answers 500", "does not start at production/41"},
+		"/petstore/43":                      {"Decide: put build 43 into production?", "usually 38 min", "412 passed", "nothing failed: promote or reject it", "job/build", "GET /cart/7 200"},
+		"/petstore/42":                      {"Why it failed", "smoke: want 200, got 500", "exit code 1", "TestDiscontinued", "Roll back to this build"},
+		"/petstore/hotfixes":                {"production/41", "shunt hotfix start NAME", "What it changes in production"},
+		"/petstore/hotfixes?name=cart-500":  {"shunt hotfix start cart-500", "git switch -c hotfix/cart-500 " + commitOf("41")},
+		"/petstore/hotfixes?name=$(reboot)": {"begins with a letter or a digit", "shunt hotfix start NAME"},
+		"/petstore/environments":            {"http://qa-43.example.org", "Keep until the decision", "Destroy it now"},
+		"/petstore/back-merges":             {"git merge origin/master", "cart/cart.go"},
+		"/petstore/compare":                 {"Build 41 against build 43", "1 commit of build 41 missing in build 43", "cart.TestTotal", "300ms before, 2s now", "+115 B, +2.8 %", "new, 100 B"},
+		"/petstore/timeline":                {"was put back into production", "did not get into production", "The main lane was held", "Incident: nothing ships", "ran in production before Shunt came", "in 41 s"},
+		"/petstore/artifacts":               {"petstore.tar.gz", digest("artifact"), "of build"},
+		"/petstore/audit":                   {"gate opened", "Ana Ruiz"},
+		"/petstore/settings":                {"/hooks/petstore", "PROD_SSH_KEY"},
+		"/mail/m2":                          {"Decide here:  <a href=\"http://localhost/a/7KQ2MXPA\""},
+		"/petstore/43/log/job/build":        {"step 1: make test", `<span class="fg-2">ok</span>`, "see https://example.org/docs"},
 	} {
 		got := ask(t, ts, http.MethodGet, path, goodSession, "")
 		for _, w := range want {
@@ -322,13 +333,83 @@ func TestLogWindows(t *testing.T) {
 	if first, last, _ := lines(links["First lines"]); first != "line 0000" || last != "line 0999" {
 		t.Errorf("the beginning: %s to %s", first, last)
 	}
-	for path, want := range map[string]int{"?offset=1": http.StatusNotFound, "?offset=x": http.StatusNotFound, "?offset=99999999": http.StatusNotFound, "?offset=-4": http.StatusNotFound, "?attempt=x": http.StatusOK} {
-		if got := ask(t, ts, http.MethodGet, "/petstore/43/log/job/build"+path, goodSession, ""); got.status != want {
-			t.Errorf("%s: %d", path, got.status)
+	if first, last, _ := lines("/petstore/43/log/job/build?line=700"); first != "line 0679" || last != "line 1678" {
+		t.Errorf("around line 700: %s to %s", first, last)
+	}
+	for path, want := range map[string]string{
+		"?line=700&to=702":              `class="line chosen" id="L702"`,
+		"?line=99999":                   "Lines 2500 to 2500 of 2500",
+		"?line=x":                       "Lines 1501 to 2500 of 2500",
+		"?attempt=x&first=-3":           "Lines 1501 to 2500 of 2500",
+		"?q=LINE+21&line=2105":          "is match 5 of 100:",
+		"?q=line+2499":                  `class="line chosen hit" id="L2500"`,
+		"?q=nowhere":                    "No line has",
+		"?time=relative&first=1":        `>0:00.0</span>`,
+		"?q=line+00&time=relative":      "time=relative#L2",
+		"?q=" + strings.Repeat("a", 99): "No line has",
+	} {
+		if got := ask(t, ts, http.MethodGet, "/petstore/43/log/job/build"+path, goodSession, ""); got.status != http.StatusOK || !strings.Contains(got.body, want) {
+			t.Errorf("%s: %d lacks %q", path, got.status, want)
 		}
+	}
+	found := ask(t, ts, http.MethodGet, "/api/v1/projects/petstore/builds/43/log/search?node=job/build&q=line+21&from=2105", goodSession, "")
+	if !strings.Contains(found.body, `"count":100,"nth":5,"line":2105,"previous":2104,"next":2106`) {
+		t.Errorf("search: %d %s", found.status, found.body)
 	}
 	if _, last, _ := lines("/petstore/43?node=job/build"); last != "line 2499" {
 		t.Errorf("below the build: %s", last)
+	}
+}
+
+// TestExpected adds up the usual times of what is still to do, along the longest
+// way, up to the gate.
+func TestExpected(t *testing.T) {
+	t.Parallel()
+	node := func(name string, kind delivery.NodeKind, state delivery.NodeState, usual time.Duration, needs ...string) api.Node {
+		return api.Node{Name: name, Kind: kind, State: state, Usual: usual, Needs: needs, StartedAt: now().Add(-time.Minute)}
+	}
+	nodes := []api.Node{
+		node("job/build", delivery.NodeJob, delivery.NodeRunning, 3*time.Minute),
+		node("job/lint", delivery.NodeJob, delivery.NodeSucceeded, 9*time.Minute),
+		node("job/test", delivery.NodeJob, delivery.NodePending, 10*time.Minute, "job/build", "job/lint"),
+		node("job/slow", delivery.NodeJob, delivery.NodeSkipped, time.Hour, "job/build"),
+		node("gate/production", delivery.NodeGate, delivery.NodePending, 0, "job/test", "job/slow"),
+		node("deploy/production", delivery.NodeDeploy, delivery.NodePending, time.Hour, "gate/production"),
+	}
+	if got := expected(now(), nodes); got != 12*time.Minute {
+		t.Errorf("%s", got)
+	}
+	nodes[0].StartedAt = now().Add(-time.Hour) // longer than usual: nobody knows how long yet
+	if got := expected(now(), nodes); got != 10*time.Minute {
+		t.Errorf("late: %s", got)
+	}
+	nodes[2].Usual = 0
+	if got := expected(now(), nodes); got != 0 {
+		t.Errorf("nothing known: %s", got)
+	}
+	nodes[0].Needs = []string{"job/test"} // a circle ends
+	_ = expected(now(), nodes)
+}
+
+// TestLogFolds reads a log with steps and groups, with and without a search.
+func TestLogFolds(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	f.logs["job/build"] = newLog("|before", "#step 1: make", "|::group::Download <b>", "|secret of the group", "|::endgroup::", "|after the group", "#step 2: test", "|::group::open at the end", "|last").end()
+	ts := serve(t, f)
+	body := ask(t, ts, http.MethodGet, "/petstore/43/log/job/build", goodSession, "").body
+	for _, want := range []string{
+		`<details class="fold" open><summary class="line marker" id="L2"><span class="ln">2</span>`, `<details class="fold group"><summary class="line" id="L3">`, `<span class="tx">Download &lt;b&gt;</span></summary><div class="line" id="L4">`,
+		`</div></details><div class="line" id="L6">`, `</div></details><details class="fold" open><summary class="line marker" id="L7">`, `<span class="tx">last</span></div></details></details></div>`,
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("lacks %s\n%s", want, body)
+		}
+	}
+	for _, path := range []string{"?q=secret", "?line=4"} {
+		if body := ask(t, ts, http.MethodGet, "/petstore/43/log/job/build"+path, goodSession, "").body; !strings.Contains(body, `<details class="fold group" open><summary class="line" id="L3">`) || strings.Contains(body, `group" open><summary class="line" id="L8">`) {
+			t.Errorf("%s opens the wrong group", path)
+		}
 	}
 }
 

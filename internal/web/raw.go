@@ -60,18 +60,16 @@ func linked(text string) templ.Component {
 	})
 }
 
-// logText is the text of a line of a log with its colours and links.
-func logText(text string) templ.Component {
-	return written(func(b *strings.Builder) {
-		for _, s := range runlog.Spans(text) {
-			switch {
-			case s.Href != "":
-				anchor(b, s.Class, s.Href, s.Text)
-			case s.Class != "":
-				b.WriteString(`<span class="` + esc(s.Class) + `">` + esc(s.Text) + `</span>`)
-			default:
-				b.WriteString(esc(s.Text))
-			}
+// writeSpans writes the text of a line of a log with its colours and links.
+func writeSpans(b *strings.Builder, text string) {
+	for _, s := range runlog.Spans(text) {
+		switch {
+		case s.Href != "":
+			anchor(b, s.Class, s.Href, s.Text)
+		case s.Class != "":
+			b.WriteString(`<span class="` + esc(s.Class) + `">` + esc(s.Text) + `</span>`)
+		default:
+			b.WriteString(esc(s.Text))
 		}
-	})
+	}
 }

@@ -16,8 +16,9 @@ import (
 // pagePaths are all the pages.
 func pagePaths() []string {
 	return []string{
-		"/", "/petstore", "/petstore?lane=hotfix&status=waiting&before=50", "/petstore/43", "/petstore/42", "/petstore/43?node=job/build&attempt=1",
-		"/petstore/43/log/job/build", "/petstore/43/log/job/build?offset=0", "/petstore/hotfixes", "/petstore/environments", "/petstore/back-merges",
+		"/", "/?q=petstore", "/petstore", "/petstore?lane=hotfix&status=waiting&before=50", "/petstore/43", "/petstore/42", "/petstore/43?node=job/build&attempt=1",
+		"/petstore/43/log/job/build", "/petstore/43/log/job/build?line=2&to=3&time=relative", "/petstore/43/log/job/build?q=ok&first=2", "/petstore/compare", "/petstore/compare?from=41&to=43", "/petstore/timeline", "/petstore/timeline?before=2026-11-01T00:00:00Z", "/petstore/artifacts", "/petstore/artifacts?before=9",
+		"/petstore/hotfixes", "/petstore/hotfixes?name=x", "/petstore/environments", "/petstore/back-merges",
 		"/petstore/audit", "/petstore/audit?before=11", "/petstore/settings", "/a/7KQ2MXPA", "/mail", "/mail/m2",
 	}
 }
@@ -70,7 +71,7 @@ func TestNobodyGetsIn(t *testing.T) {
 		}
 	}
 	routes := apiPaths(t, ask(t, ts, http.MethodGet, "/openapi.json", "", "").body)
-	for _, p := range append(pagePaths(), "/events", "/api/v1/nothing", "/no/such/page", "/petstore/43/nothing") {
+	for _, p := range append(pagePaths(), "/badge/petstore/production.svg", "/badge/petstore/cc.xml", "/badge/petstore/nothing?key=", "/events", "/api/v1/nothing", "/no/such/page", "/petstore/43/nothing") {
 		routes = append(routes, [2]string{http.MethodGet, p})
 	}
 	for _, p := range formPaths() {
@@ -232,6 +233,20 @@ func harmless(t *testing.T, page string, elements []element) {
 					t.Errorf("%s: <%s %s=%q>", page, e.name, k, v)
 				}
 			}
+		}
+	}
+}
+
+// TestNothingHides covers control characters and turned text in names.
+func TestNothingHides(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	f.poison = "\x1b]0;evil\x07\x7f\u009b31m\u202egnp.exe"
+	ts := serve(t, f)
+	for _, path := range []string{"/", "/petstore", "/petstore/43", "/a/7KQ2MXPA", "/petstore/audit"} {
+		got := ask(t, ts, http.MethodGet, path, goodSession, "")
+		if got.status != http.StatusOK || strings.ContainsAny(got.body, "\x1b\x07\x7f\u009b\u202e") || !strings.Contains(got.body, "␛]0;evil␇␡\ufffd31m\ufffdgnp.exe") {
+			t.Errorf("%s: %d", path, got.status)
 		}
 	}
 }

@@ -14,7 +14,6 @@ import (
 
 	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
-	"github.com/shuntcd/shunt/internal/runlog"
 )
 
 // frame is what all pages share.
@@ -27,6 +26,7 @@ type frame struct {
 	Tab     string
 	Events  string // address of the event stream that keeps the page fresh; empty: it does not change
 	Self    string // the page's own address, to fetch it again
+	Chat    string // what a chat shows of a link to this page; only generic words
 	Now     time.Time
 	asset   func(name string) string
 }
@@ -107,17 +107,29 @@ func to(segments ...string) string {
 
 func buildURL(project string, number int64) string { return to(project, num(number)) }
 
+func compareURL(project string, from, until int64) string {
+	return to(project, "compare") + "?from=" + num(from) + "&to=" + num(until)
+}
+
 func nodeURL(project string, number int64, node string) string {
 	return buildURL(project, number) + "?node=" + url.QueryEscape(node) + "#log"
 }
 
-func logURL(v logView, offset int64) string {
+// logURL is a window on the log that v shows, with what the reader chose and
+// the given changes: name, value, name, value.
+func logURL(v logView, changes ...string) string {
 	q := url.Values{}
 	if v.Attempt > 0 {
 		q.Set("attempt", strconv.Itoa(v.Attempt))
 	}
-	if offset >= 0 {
-		q.Set("offset", num(offset))
+	if v.Relative {
+		q.Set("time", "relative")
+	}
+	if v.Query != "" {
+		q.Set("q", v.Query)
+	}
+	for i := 0; i+1 < len(changes); i += 2 {
+		q.Set(changes[i], changes[i+1])
 	}
 	u := buildURL(v.Project, v.Number) + "/log/" + (&url.URL{Path: v.Node}).EscapedPath()
 	if len(q) > 0 {
@@ -125,6 +137,15 @@ func logURL(v logView, offset int64) string {
 	}
 	return u
 }
+
+// lineURL is the lasting address of a line.
+func lineURL(v logView, line int64) string {
+	v.Query = ""
+	return logURL(v, "line", num(line)) + "#L" + num(line)
+}
+
+// hitURL leads to a match of the search.
+func hitURL(v logView, line int64) string { return logURL(v, "line", num(line)) + "#L" + num(line) }
 
 // logAPI is where the script and the raw link read the log.
 func logAPI(v logView, format string) string {
@@ -150,6 +171,10 @@ func parentPage(path string) string {
 		return "/" + strings.Join(segments[:len(segments)-1], "/")
 	}
 }
+
+func px(n int) string { return strconv.Itoa(n) }
+
+func viewBox(width, height int) string { return "0 0 " + px(width) + " " + px(height) }
 
 func num(n int64) string { return strconv.FormatInt(n, 10) }
 
@@ -219,20 +244,33 @@ func bytesText(n int64) string {
 	}
 }
 
+// growth is a change of size in words: "+1.2 KiB, +3 %".
+func growth(was, is int64) string {
+	d, sign := is-was, "+"
+	if d < 0 {
+		d, sign = -d, "-"
+	}
+	text := sign + bytesText(d)
+	if was > 0 {
+		text += ", " + sign + strconv.FormatFloat(100*float64(d)/float64(was), 'f', 1, 64) + " %"
+	}
+	return text
+}
+
 // look is how a state is shown: a shape, a tone of colour, and always its word.
 func look(state string) (shape, tone string) {
 	switch state {
 	case "succeeded", "up", "confirmed", "promoted", "ok":
 		return "●", "ok"
-	case "failed", "timed_out", "lost", "fail":
+	case "failed", "timed_out", "lost", "fail", "incident":
 		return "✕", "bad"
 	case "running", "creating", "started":
 		return "◐", "run"
 	case "waiting", "open", "asked":
 		return "◆", "wait"
-	case "stopped", "unknown", "warn":
+	case "stopped", "unknown", "warn", "held":
 		return "▲", "warn"
-	case "rejected":
+	case "rejected", "given_up":
 		return "■", "bad"
 	default:
 		return "○", "idle"
@@ -260,12 +298,45 @@ func stagesOf(nodes []api.Node) []stage {
 	return out
 }
 
-// lineClass is the class of a line of a log.
-func lineClass(l runlog.Line) string {
-	if l.Flag == runlog.FlagMarker {
-		return "line marker"
+// expected is how long a build will still run until it ends or waits for a
+// person, if each node takes its usual time; 0: nobody knows.
+func expected(now time.Time, nodes []api.Node) time.Duration {
+	byName := map[string]api.Node{}
+	for _, n := range nodes {
+		byName[n.Name] = n
 	}
-	return "line"
+	known := map[string]time.Duration{}
+	var rest func(name string) time.Duration // until the node has ended
+	rest = func(name string) time.Duration {
+		if d, ok := known[name]; ok {
+			return d
+		}
+		known[name] = 0 // a circle of needs would end here
+		n := byName[name]
+		if n.State.Final() || n.Kind == delivery.NodeGate {
+			return 0
+		}
+		var d time.Duration
+		for _, need := range n.Needs {
+			d = max(d, rest(need))
+		}
+		if n.State == delivery.NodeRunning {
+			d += max(0, n.Usual-now.Sub(n.StartedAt))
+		} else {
+			d += n.Usual
+		}
+		known[name] = d
+		return d
+	}
+	behindGate := map[string]bool{}
+	var longest time.Duration
+	for _, n := range nodes { // needs stand before what needs them
+		behindGate[n.Name] = n.Kind == delivery.NodeGate && !n.State.Final() || slices.ContainsFunc(n.Needs, func(need string) bool { return behindGate[need] })
+		if !behindGate[n.Name] {
+			longest = max(longest, rest(n.Name))
+		}
+	}
+	return longest
 }
 
 // diffClass is the class of a line of a unified diff.

@@ -35,6 +35,7 @@ type Config struct {
 	PublicURL string // absolute; https makes the cookie Secure
 	Version   string
 	Mailbox   bool // show the demo's mailbox
+	Design    bool // show what the pages are made of at /ui
 	Log       *slog.Logger
 	Clock     delivery.Clock
 }

@@ -38,6 +38,7 @@ func Run(t *testing.T, open func(t *testing.T) (*store.Store, string)) {
 		{"the queue delivers a build", queue},
 		{"a record comes back as it was written", roundTrip},
 		{"what git tells is written as the past", history},
+		{"a page reads all its rows at once", pages},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -50,29 +50,110 @@
   document.addEventListener("htmx:after:swap", () => { localTimes(); logs(); });
 
   // Logs. Each line comes as JSON and is written as text, never as HTML.
-  function lineOf(l) {
-    const div = document.createElement("div");
-    div.className = l.f === "#" ? "line marker" : "line";
-    div.id = "L" + l.o;
-    const a = div.appendChild(document.createElement("a"));
+  function fill(e, l, section, cut) {
+    e.className = l.f === "#" ? "line marker" : "line";
+    e.id = "L" + l.i;
+    const a = e.appendChild(document.createElement(e.localName === "summary" ? "span" : "a"));
     a.className = "ln";
-    a.href = "#L" + l.o;
-    a.tabIndex = -1;
-    a.setAttribute("aria-hidden", "true");
-    a.title = l.t;
-    a.textContent = l.t.slice(11, 19);
-    const text = div.appendChild(document.createElement("span"));
+    a.textContent = l.i;
+    if (a.localName === "a") {
+      const to = new URL(section.dataset.lines, location.href);
+      to.searchParams.set("line", l.i);
+      to.hash = "L" + l.i;
+      a.href = to.pathname + to.search + to.hash;
+      a.tabIndex = -1;
+      a.setAttribute("aria-hidden", "true");
+    }
+    const time = e.appendChild(document.createElement("span"));
+    time.className = "tm";
+    time.title = l.t;
+    time.textContent = l.t.slice(11, 19);
+    if (section.hasAttribute("data-relative")) {
+      const ms = Math.max(0, new Date(l.t) - new Date(section.dataset.began));
+      time.textContent = Math.floor(ms / 60000) + ":" + ((ms % 60000) / 1000).toFixed(1).padStart(4, "0");
+    }
+    const text = e.appendChild(document.createElement("span"));
     text.className = "tx";
-    for (const s of l.s) {
+    l.s.forEach((s, i) => {
       const link = /^https?:\/\//.test(s.h || "");
       const e = document.createElement(link ? "a" : "span");
       if (link) { e.href = s.h; e.rel = "noopener noreferrer"; }
       if (s.c) e.className = s.c;
-      e.textContent = s.x;
+      e.textContent = i === 0 ? s.x.slice(cut) : s.x;
       text.append(e);
-    }
-    return div;
+    });
+    return e;
   }
+
+  // place puts a line where it belongs: a step and a ::group:: begin a fold, as
+  // on the server.
+  function place(box, l, section) {
+    const text = l.s.map((s) => s.x).join("");
+    const step = [...box.children].reverse().find((e) => e.matches("details")) || null;
+    const last = step && step === box.lastElementChild ? step : null;
+    const into = last || box;
+    const group = into.lastElementChild && into.lastElementChild.matches("details.group.live") ? into.lastElementChild : null;
+    const fold = (parent, name, cut) => {
+      const d = document.createElement("details");
+      d.className = name;
+      d.open = true;
+      d.append(fill(document.createElement("summary"), l, section, cut));
+      parent.append(d);
+    };
+    if (l.f === "#" && text.startsWith("step ")) {
+      fold(box, "fold", 0);
+    } else if (l.f !== "#" && text.startsWith("::group::")) {
+      if (group) group.classList.remove("live");
+      fold(into, "fold group live", 9);
+    } else if (group && text.trim() === "::endgroup::") {
+      group.classList.remove("live");
+      group.open = false;
+    } else {
+      (group || into).append(fill(document.createElement("div"), l, section, 0));
+    }
+  }
+
+  // Lines of the address: #L12 and #L12-L20. A click on a number names a line,
+  // with Shift a range; what is not in this window is fetched.
+  function range() {
+    const m = /^#L(\d+)(?:-L?(\d+))?$/.exec(location.hash);
+    const section = document.querySelector("#log.whole");
+    if (!m || !section) return;
+    const from = +m[1], to = Math.max(from, +(m[2] || from));
+    const first = document.getElementById("L" + from);
+    if (!first) {
+      const there = new URL(section.dataset.lines, location.href);
+      if (new URLSearchParams(location.search).get("line") === m[1]) return;
+      there.searchParams.set("line", from);
+      there.searchParams.set("to", to);
+      there.hash = location.hash;
+      location.assign(there);
+      return;
+    }
+    for (const e of section.querySelectorAll(".line.chosen")) e.classList.remove("chosen");
+    for (let n = from; n <= to; n++) {
+      const e = document.getElementById("L" + n);
+      if (!e) continue;
+      e.classList.add("chosen");
+      for (let d = e.closest("details"); d; d = d.parentElement.closest("details")) d.open = true;
+    }
+    first.scrollIntoView({ block: "center" });
+  }
+  let anchor = 0;
+  document.addEventListener("click", (e) => {
+    const a = e.target instanceof Element && e.target.closest("#log.whole a.ln");
+    if (!a || e.ctrlKey || e.metaKey) return;
+    e.preventDefault(); // stay in the window
+    const n = +a.textContent;
+    const hash = e.shiftKey && anchor ? "#L" + Math.min(anchor, n) + "-L" + Math.max(anchor, n) : "#L" + n;
+    if (!e.shiftKey) anchor = n;
+    const url = new URL(a.href);
+    url.searchParams.set("line", Math.min(anchor, n));
+    if (e.shiftKey) url.searchParams.set("to", Math.max(anchor, n));
+    history.replaceState(null, "", url.pathname + url.search + hash);
+    range();
+  });
+  window.addEventListener("hashchange", range);
 
   // jsonLines calls each for the values of a stream; a broken stream throws.
   async function jsonLines(body, each) {
@@ -99,10 +180,11 @@
     if (section.hasAttribute("data-done")) return;
     let next = section.dataset.next;
     const append = (lines) => {
-      const part = document.createDocumentFragment();
-      for (const l of lines) { part.append(lineOf(l)); next = l.n; }
-      box.append(part);
-      while (!whole && box.childElementCount > maxLines) box.firstElementChild.remove();
+      for (const l of lines) { place(box, l, section); next = l.n; }
+      if (!whole) {
+        const shown = box.querySelectorAll("div.line");
+        for (let i = 0; i < shown.length - maxLines; i++) shown[i].remove();
+      }
       end();
     };
     while (section.isConnected) {
@@ -150,6 +232,53 @@
     }
   }
 
+  // Keys. None of them changes anything; Enter opens what has the focus, as ever.
+  const listed = () => [...document.querySelectorAll("#main .waiting .button, #main .rowhead h2 a, #main .builds .what a, #main .strip .node a, #main .timeline a.num, #main .mails a, #main .cards a.num, #main .commits code")]
+    .filter((e) => e.checkVisibility() && e.matches("a"));
+  function find() {
+    const box = document.querySelector("main form[role=search] input[type=search]");
+    if (!box) { location.assign("/#search"); return; }
+    box.focus();
+    box.select();
+  }
+  document.addEventListener("keydown", (e) => {
+    if ((e.ctrlKey || e.metaKey) && !e.altKey && !e.shiftKey && e.key.toLowerCase() === "k") {
+      e.preventDefault();
+      find();
+      return;
+    }
+    const t = e.target instanceof Element ? e.target : document.body;
+    if (e.ctrlKey || e.metaKey || e.altKey || e.isComposing || t.closest("input, textarea, select, dialog") || t.isContentEditable) return;
+    const help = document.getElementById("keys");
+    switch (e.key) {
+      case "/":
+        e.preventDefault();
+        find();
+        break;
+      case "?":
+        if (help) help.showModal();
+        break;
+      case "j":
+      case "k": {
+        const all = listed();
+        const at = all.indexOf(document.activeElement);
+        const to = all[at < 0 ? (e.key === "j" ? 0 : all.length - 1) : at + (e.key === "j" ? 1 : -1)];
+        if (to) { to.focus(); to.scrollIntoView({ block: "nearest" }); }
+        break;
+      }
+      case "f": {
+        const box = document.querySelector("#log .lines");
+        if (!box) break;
+        box.scrollTop = box.scrollHeight; // which pins it
+        box.lastElementChild?.scrollIntoView({ block: "nearest" });
+        box.focus({ preventScroll: true });
+        break;
+      }
+    }
+  });
+  if (location.hash === "#search") find();
+
   localTimes();
   logs();
+  range();
 })();

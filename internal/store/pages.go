@@ -1,0 +1,135 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/shuntcd/shunt/internal/delivery"
+)
+
+// The reads in this file serve pages: each answers for all rows of a page at
+// once, so that the number of queries does not grow with what is shown.
+
+// Release is a build that went into production.
+type Release struct {
+	Number int64
+	Commit string
+	At     time.Time
+}
+
+// Releases lists the latest builds that went into production, newest first:
+// those whose production tag was pushed, and those that ran before Shunt came.
+func (q queries) Releases(ctx context.Context, project string, limit int) ([]Release, error) {
+	return list(ctx, q.db, func(r scanner) (x Release, err error) {
+		err = r.Scan(&x.Number, &x.Commit, stamp{&x.At})
+		return x, err
+	}, `select b.number, b.commit_id, n.finished_at from nodes n join builds b on b.id = n.build_id
+			where b.project = $1 and n.kind = 'release' and n.state = 'succeeded'
+		union all select number, commit_id, started_at from deployments where project = $1 and kind = 'takeover'
+		order by 3 desc limit $2`, project, limit)
+}
+
+// BuildGate is a gate and the number of its build.
+type BuildGate struct {
+	Project string
+	Number  int64
+	ID      string
+	State   delivery.GateState
+}
+
+func scanBuildGate(r scanner) (g BuildGate, err error) {
+	err = r.Scan(&g.Project, &g.Number, &g.ID, &g.State)
+	return g, err
+}
+
+// GatesFrom lists the gates of a project's builds from a number on, oldest first.
+func (q queries) GatesFrom(ctx context.Context, project string, number int64) ([]BuildGate, error) {
+	return list(ctx, q.db, scanBuildGate, `select b.project, b.number, g.id, g.state from gates g join builds b on b.id = g.build_id
+		where b.project = $1 and b.number >= $2 order by g.opened_at, g.id`, project, number)
+}
+
+// WaitingGates lists the gates that wait in a project ("": in all).
+func (q queries) WaitingGates(ctx context.Context, project string) ([]BuildGate, error) {
+	return list(ctx, q.db, scanBuildGate, `select b.project, b.number, g.id, g.state from gates g join builds b on b.id = g.build_id
+		where g.state = 'open' and ($1 = '' or b.project = $1) order by g.opened_at, g.id`, project)
+}
+
+// ProjectState is what the matrix shows of a project besides its row.
+type ProjectState struct {
+	Name string
+	FetchState
+	Pipeline string // JSON; empty when none was readable yet
+}
+
+// ProjectStates lists the state of a project ("": of all).
+func (q queries) ProjectStates(ctx context.Context, project string) ([]ProjectState, error) {
+	return list(ctx, q.db, func(r scanner) (p ProjectState, err error) {
+		err = r.Scan(&p.Name, stamp{&p.At}, &p.Error, &p.Pipeline)
+		return p, err
+	}, `select name, last_fetch, fetch_error, pipeline from projects where $1 = '' or name = $1`, project)
+}
+
+// PausedBuilds lists the builds of a project ("": of all) that wait for a
+// person or have stopped, newest first.
+func (q queries) PausedBuilds(ctx context.Context, project string) ([]delivery.Build, error) {
+	return list(ctx, q.db, scanBuild, `select `+buildColumns+` from builds where status in ('waiting', 'stopped')
+		and ($1 = '' or project = $1) order by project, number desc`, project)
+}
+
+// LatestBuilds lists the newest build of a project ("": of each).
+func (q queries) LatestBuilds(ctx context.Context, project string) ([]delivery.Build, error) {
+	return list(ctx, q.db, scanBuild, `select `+buildColumns+` from builds b where ($1 = '' or project = $1)
+		and number = (select max(number) from builds where project = b.project)`, project)
+}
+
+// CurrentDeployments lists, for each environment of a project ("": of all), the
+// last deployment that succeeded and the attempts after it, newest first.
+func (q queries) CurrentDeployments(ctx context.Context, project string) ([]delivery.Deployment, error) {
+	return list(ctx, q.db, scanDeployment, `select `+deploymentColumns+` from deployments d where ($1 = '' or project = $1)
+		and fence >= (select coalesce(max(fence), 0) from deployments where project = d.project and environment = d.environment and state = 'succeeded')
+		order by started_at desc, fence desc`, project)
+}
+
+// LivingInstances lists the ephemeral environments of a project ("": of all)
+// that are not destroyed, newest first.
+func (q queries) LivingInstances(ctx context.Context, project string) ([]delivery.Instance, error) {
+	return list(ctx, q.db, scanInstance, `select `+instanceColumns+` from instances where state <> 'down' and ($1 = '' or project = $1)
+		order by created_at desc`, project)
+}
+
+// OpenDebts lists the back-merges that a project ("": each) owes, newest first.
+func (q queries) OpenDebts(ctx context.Context, project string) ([]delivery.BackMerge, error) {
+	return list(ctx, q.db, scanBackMerge, `select project, commit_id, number, owner, opened_at, closed_at, closed_by, conflicts, checked_at from back_merges
+		where closed_at = 0 and ($1 = '' or project = $1) order by opened_at desc`, project)
+}
+
+// DeploymentsBefore lists deployments that began before a time, newest first.
+func (q queries) DeploymentsBefore(ctx context.Context, project string, before time.Time, limit int) ([]delivery.Deployment, error) {
+	return list(ctx, q.db, scanDeployment, `select `+deploymentColumns+` from deployments where project = $1 and started_at < $2
+		order by started_at desc, fence desc limit $3`, project, micros(before), limit)
+}
+
+// TurnsBefore lists the audit rows of a project that stopped its deliveries or
+// let them go on, before a time, newest first.
+func (q queries) TurnsBefore(ctx context.Context, project string, before time.Time, limit int) ([]AuditRow, error) {
+	return list(ctx, q.db, scanAudit, `select seq, at, project, number, actor, action, detail, hash from audit where project = $1 and at < $2
+		and action in ('hold', 'hold released', 'incident', 'incident cleared') order by seq desc limit $3`, project, micros(before), limit)
+}
+
+// BuildArtifact is an artifact with its build.
+type BuildArtifact struct {
+	delivery.Artifact
+	Number    int64
+	Lane      delivery.Lane
+	Status    delivery.BuildStatus
+	CreatedAt time.Time
+}
+
+// ArtifactsBelow lists the artifacts of builds below a number (0: all), newest first.
+func (q queries) ArtifactsBelow(ctx context.Context, project string, before int64, limit int) ([]BuildArtifact, error) {
+	return list(ctx, q.db, func(r scanner) (a BuildArtifact, err error) {
+		err = r.Scan(&a.BuildID, &a.Name, &a.File, &a.SHA256, &a.Size, &a.Node, &a.Number, &a.Lane, &a.Status, stamp{&a.CreatedAt})
+		return a, err
+	}, `select a.build_id, a.name, a.file, a.sha256, a.size, a.node, b.number, b.lane, b.status, b.created_at from artifacts a join builds b on b.id = a.build_id
+		where b.project = $1 and ($2 = 0 or b.number < $2) order by b.number desc, a.name limit $3`, project, before, limit)
+}
