@@ -342,13 +342,13 @@ func (e *Engine) compareInstance(ctx context.Context, i delivery.Instance) error
 	if env == nil || !strings.HasPrefix(env.Ready, "/") || i.URL == "" {
 		return nil
 	}
-	err = answers(ctx, strings.TrimSuffix(i.URL, "/")+env.Ready)
-	if ctx.Err() != nil || (err == nil) == (i.Reason == "") {
+	alive := answers(ctx, strings.TrimSuffix(i.URL, "/")+env.Ready) == nil
+	if ctx.Err() != nil || alive == (i.Reason == "") {
 		return nil
 	}
 	return e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
 		reason := ""
-		if err != nil {
+		if !alive {
 			reason = "it has not answered since " + tx.Now().Format("15:04 UTC")
 		}
 		tx.Event(i.Project, i.Number, "environment")
