@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/shuntcd/shunt/internal/delivery"
 	"github.com/shuntcd/shunt/internal/store"
 )
 
-// back exchanges the database for an older copy, as a restore does, and lets the
+// restore exchanges the database for an older copy, as a restore does, and lets the
 // server wait. The runner is another one, which knows no job.
 func (w *world) restore(copied string, paused func() bool) {
 	w.Helper()
@@ -56,8 +57,9 @@ func TestAnOlderDatabaseLearnsFromGitAndRepeatsNothing(t *testing.T) {
 	w.reach(w.push("develop", "", "five"), delivery.BuildWaiting)
 	before, deploys := w.refs(), w.lines("deploys")
 
-	waiting := true
-	w.restore(copied, func() bool { return waiting })
+	var waiting atomic.Bool
+	waiting.Store(true)
+	w.restore(copied, waiting.Load)
 	w.want("pushes that are acted on meanwhile", w.sync(), "[]")
 	w.commit("develop", "", "six, pushed while it waits")
 	before = strings.ReplaceAll(before, w.git("rev-parse HEAD~1"), w.git("rev-parse HEAD"))
@@ -68,7 +70,7 @@ func TestAnOlderDatabaseLearnsFromGitAndRepeatsNothing(t *testing.T) {
 		"production is build 4", "the next build is 6, not 3", "develop is at "+w.git("rev-parse --short=7 develop")+", of which no build is known: it is built")
 	w.want("build 2 before a person confirms", w.build(2).Status, delivery.BuildWaiting)
 	w.adopt()
-	waiting = false
+	waiting.Store(false)
 
 	w.want("build 2", w.build(2).Status, delivery.BuildSucceeded)
 	w.want("build 3", w.build(3).Status, delivery.BuildExpired)
@@ -106,11 +108,7 @@ func TestADeploymentThatTheBackupCutInHalfIsUnknown(t *testing.T) {
 	w.reach(1, delivery.BuildSucceeded)
 	// The release got lost with the remote's tag: git tells nothing of it.
 	w.sh("git -C remote.git tag -d production/1 && git -C remote.git update-ref refs/heads/master $(git -C clone rev-list --max-parents=0 HEAD)")
-	w.restore(copied, nil)
-	w.close() // before the drive that the unpaused server would begin does anything
-	w.paused = func() bool { return true }
-	w.sh("rm shunt.db* && cp " + copied + " shunt.db")
-	w.open()
+	w.restore(copied, func() bool { return true })
 	plan := w.adopt()
 	w.says(strings.Join(plan.Words(), "\n"), "build 1 is running and goes on from there")
 	w.want("build", w.build(1).Status, delivery.BuildStopped)
@@ -139,10 +137,11 @@ func TestARollbackAfterTheBackupIsSeen(t *testing.T) {
 	_, err := w.engine.Rollback(w.ctx, project, 0, "cy", "two is slow")
 	w.ok(err)
 	w.until("one runs again", func() bool { return w.project().RunningBuild == 1 && w.build(1).Status == delivery.BuildSucceeded })
-	waiting := true
-	w.restore(copied, func() bool { return waiting })
+	var waiting atomic.Bool
+	waiting.Store(true)
+	w.restore(copied, waiting.Load)
 	w.says(strings.Join(w.adopt().Words(), "\n"), "production is build 2", "production was rolled back to build 1 by cy: the main lane is held")
-	waiting = false
+	waiting.Store(false)
 	p := w.project()
 	w.want("production and what runs", fmt.Sprint(p.ProductionBuild, p.RunningBuild), "2 1")
 	w.says(p.Hold, "cy", "two is slow")
