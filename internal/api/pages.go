@@ -118,3 +118,13 @@ type BuildArtifact struct {
 func (c *Client) Artifacts(ctx context.Context, project string, before int64) ([]BuildArtifact, error) {
 	return get[[]BuildArtifact](ctx, c, projectPath(project)+"/artifacts?before="+strconv.FormatInt(before, 10))
 }
+
+// TestMail tells to whom a test mail is on its way.
+type TestMail struct {
+	To []string `json:"to"`
+}
+
+// TestMail sends a mail to all that the project's pipeline file tells.
+func (c *Client) TestMail(ctx context.Context, project string) (TestMail, error) {
+	return post[TestMail](ctx, c, projectPath(project)+"/test-mail", nil)
+}

@@ -23,9 +23,9 @@ func (q queries) Releases(ctx context.Context, project string, limit int) ([]Rel
 	return list(ctx, q.db, func(r scanner) (x Release, err error) {
 		err = r.Scan(&x.Number, &x.Commit, stamp{&x.At})
 		return x, err
-	}, `select b.number, b.commit_id, n.finished_at from nodes n join builds b on b.id = n.build_id
-			where b.project = $1 and n.kind = 'release' and n.state = 'succeeded'
-		union all select number, commit_id, started_at from deployments where project = $1 and kind = 'takeover'
+	}, `select d.number, d.commit_id, n.finished_at from deployments d join nodes n on n.build_id = d.build_id
+			where d.project = $1 and d.kind = 'promote' and d.state = 'succeeded' and n.kind = 'release' and n.state = 'succeeded'
+		union select number, commit_id, started_at from deployments where project = $1 and kind = 'takeover'
 		order by 3 desc limit $2`, project, limit)
 }
 
@@ -78,8 +78,8 @@ func (q queries) PausedBuilds(ctx context.Context, project string) ([]delivery.B
 
 // LatestBuilds lists the newest build of a project ("": of each).
 func (q queries) LatestBuilds(ctx context.Context, project string) ([]delivery.Build, error) {
-	return list(ctx, q.db, scanBuild, `select `+buildColumns+` from builds b where ($1 = '' or project = $1)
-		and number = (select max(number) from builds where project = b.project)`, project)
+	return list(ctx, q.db, scanBuild, `select `+buildColumns+` from builds where id in
+		(select (select b.id from builds b where b.project = p.name order by b.number desc limit 1) from projects p where $1 = '' or p.name = $1)`, project)
 }
 
 // CurrentDeployments lists, for each environment of a project ("": of all), the

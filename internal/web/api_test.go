@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -67,6 +68,16 @@ func TestClientAndServerAgree(t *testing.T) {
 	same("Instances", one(c.Instances(ctx, "petstore")), one(want.Instances(ctx, "petstore")))
 	same("Secrets", one(c.Secrets(ctx, "petstore")), one(want.Secrets(ctx, "petstore")))
 	same("Audit", one(c.Audit(ctx, "petstore", 13)), one(want.Audit(ctx, "petstore", 13)))
+	same("Lines", one(c.Lines(ctx, "petstore", 7)), one(want.Lines(ctx, "petstore", 7)))
+	called("Lines petstore 7")
+	same("Compare", one(c.Compare(ctx, "petstore", 0, 43)), one(want.Compare(ctx, "petstore", 0, 43)))
+	same("Timeline", one(c.Timeline(ctx, "petstore", time.Time{})), one(want.Timeline(ctx, "petstore", time.Time{})))
+	called("Timeline petstore true")
+	one(c.Timeline(ctx, "petstore", now()))
+	called("Timeline petstore false")
+	same("Artifacts", one(c.Artifacts(ctx, "petstore", 44)), one(want.Artifacts(ctx, "petstore", 44)))
+	called("Artifacts petstore 44")
+	same("TestMail", one(c.TestMail(ctx, "petstore")), api.TestMail{To: []string{"a@example.org", "b@example.org"}})
 	same("Mails", one(c.Mails(ctx)), one(want.Mails(ctx)))
 	same("Doctor", one(c.Doctor(ctx)), one(want.Doctor(ctx)))
 

@@ -213,6 +213,9 @@ func (s *server) apiRoutes() error {
 	none(s, a, http.MethodDelete, project+"/secrets/{name}", "delete-secret", "Remove a secret", func(ctx context.Context, in *SecretPath) error {
 		return b.DeleteSecret(ctx, s.actor(ctx), in.Project, in.Name)
 	})
+	post(s, a, project+"/test-mail", "test-mail", "Send a mail to all that the pipeline file tells", func(ctx context.Context, in *ProjectPath) (api.TestMail, error) {
+		return b.TestMail(ctx, s.actor(ctx), in.Project)
+	})
 	get(s, a, project+"/audit", "audit", "List audit rows, newest first", func(ctx context.Context, in *inAudit) ([]api.AuditRow, error) {
 		return b.Audit(ctx, in.Project, in.Before)
 	})

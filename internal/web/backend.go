@@ -84,6 +84,8 @@ type Writer interface {
 	ClearIncident(ctx context.Context, who Actor, project, reason string) (api.Project, error)
 	Keep(ctx context.Context, who Actor, project, id string, in api.Keep) (api.Instance, error)
 	Destroy(ctx context.Context, who Actor, project, id string) (api.Instance, error)
+	// TestMail sends a mail to all that the project's pipeline file tells.
+	TestMail(ctx context.Context, who Actor, project string) (api.TestMail, error)
 	SetSecret(ctx context.Context, who Actor, project, name, value string) error
 	DeleteSecret(ctx context.Context, who Actor, project, name string) error
 }

@@ -318,12 +318,10 @@ func TestScreenshots(t *testing.T) { //nolint:paralleltest // many browsers at o
 	widths := []int{1280, 360}
 	if all {
 		widths = append(widths, 768)
-		for name, path := range map[string]string{
+		maps.Copy(pages, map[string]string{
 			"failed": "/petstore/42", "mail": "/mail/m2", "env": "/petstore/environments", "owed": "/petstore/back-merges", "audit": "/petstore/audit", "settings": "/petstore/settings", "log": "/petstore/43/log/job/build", "search": "/petstore/43/log/job/build?q=ok",
 			"hotfixes": "/petstore/hotfixes?name=cart-500", "compare": "/petstore/compare", "timeline": "/petstore/timeline", "artifacts": "/petstore/artifacts", "design": "/ui", "error": "/petstore/99",
-		} {
-			pages[name] = path
-		}
+		})
 	}
 	for scheme, word := range map[string]string{"0": "dark", "1": "light"} {
 		for _, width := range widths {

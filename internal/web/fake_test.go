@@ -666,6 +666,10 @@ func (f *fake) Destroy(_ context.Context, who Actor, p, id string) (api.Instance
 	return did(f, f.instances()[0], "Destroy", who, p, id)
 }
 
+func (f *fake) TestMail(_ context.Context, who Actor, p string) (api.TestMail, error) {
+	return did(f, api.TestMail{To: []string{"a@example.org", "b@example.org"}}, "TestMail", who, p)
+}
+
 func (f *fake) SetSecret(_ context.Context, who Actor, p, name, value string) error {
 	_, err := did(f, 0, "SetSecret", who, p, name, value)
 	return err

@@ -2,6 +2,7 @@ package web
 
 import (
 	"encoding/xml"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -35,7 +36,7 @@ func TestFeeds(t *testing.T) {
 			}
 			if !strings.HasSuffix(file, ".ics") {
 				for d := xml.NewDecoder(strings.NewReader(got.body)); ; {
-					if _, err := d.Token(); err == io.EOF {
+					if _, err := d.Token(); errors.Is(err, io.EOF) {
 						break
 					} else if err != nil {
 						t.Fatalf("%s: %v", path, err)

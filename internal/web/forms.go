@@ -33,6 +33,15 @@ func (s *server) formRoutes() {
 		}))
 	}
 	b := s.Backend
+	s.inner.HandleFunc("POST /{project}/settings/test-mail", s.handle(func(w http.ResponseWriter, r *http.Request) error {
+		p := r.PathValue("project")
+		sent, err := b.TestMail(r.Context(), s.actor(r.Context()), p)
+		if err != nil {
+			return err //nolint:wrapcheck // explained by fail
+		}
+		http.Redirect(w, r, to(p, "settings")+"?mailed="+strconv.Itoa(len(sent.To))+"#mail", http.StatusSeeOther)
+		return nil
+	}))
 	in("sync", func(r *http.Request, _ Actor, p string) error { _, err := b.Sync(r.Context(), p); return err })
 	in("hold", because(func(r *http.Request, who Actor, p, why string) error {
 		_, err := b.Hold(r.Context(), who, p, why)

@@ -447,6 +447,7 @@ type settingsView struct {
 	Hook    string // the webhook's full address
 	Secrets []string
 	Feeds   []string // full addresses
+	Mailed  int      // addresses to which a test mail is on its way; 0: none was asked for
 }
 
 func (s *server) settings(w http.ResponseWriter, r *http.Request) error {
@@ -464,6 +465,7 @@ func (s *server) settings(w http.ResponseWriter, r *http.Request) error {
 		return err //nolint:wrapcheck // explained by fail
 	}
 	v := settingsView{frame: s.frame(r, name+" settings").of(name, "settings"), P: p, Hook: publicURL(s.PublicURL, p.WebhookPath), Secrets: secrets}
+	v.Mailed, _ = strconv.Atoi(r.URL.Query().Get("mailed")) // not a number: none
 	for _, file := range feedFiles() {
 		v.Feeds = append(v.Feeds, publicURL(s.PublicURL, to("badge", name, file))+"?key="+url.QueryEscape(key))
 	}

@@ -75,6 +75,7 @@ func TestPagesSayWhatTheyMust(t *testing.T) {
 		"/petstore/compare":                 {"Build 41 against build 43", "1 commit of build 41 missing in build 43", "cart.TestTotal", "300ms before, 2s now", "+115 B, +2.8 %", "new, 100 B"},
 		"/petstore/timeline":                {"was put back into production", "did not get into production", "The main lane was held", "Incident: nothing ships", "ran in production before Shunt came", "in 41 s"},
 		"/petstore/artifacts":               {"petstore.tar.gz", digest("artifact"), "of build"},
+		"/petstore/settings?mailed=2":       {"on its way to 2 addresses"},
 		"/petstore/audit":                   {"gate opened", "Ana Ruiz"},
 		"/petstore/settings":                {"/hooks/petstore", "PROD_SSH_KEY"},
 		"/mail/m2":                          {"Decide here:  <a href=\"http://localhost/a/7KQ2MXPA\""},
@@ -183,6 +184,7 @@ func TestForms(t *testing.T) {
 		{"/petstore/environments/petstore-qa-43/keep", "pin=true", "Keep {ana 127.0.0.1, page} petstore petstore-qa-43  true", "/petstore/environments"},
 		{"/petstore/environments/petstore-qa-43/destroy", "a=b", "Destroy {ana 127.0.0.1, page} petstore petstore-qa-43", "/petstore/environments"},
 		{"/petstore/settings/secrets", "name=KEY&value=a%0D%0Ab", "SetSecret {ana 127.0.0.1, page} petstore KEY a\nb", "/petstore/settings"},
+		{"/petstore/settings/test-mail", "a=b", "TestMail {ana 127.0.0.1, page} petstore", "/petstore/settings?mailed=2#mail"},
 		{"/petstore/settings/delete-secret", "name=KEY", "DeleteSecret {ana 127.0.0.1, page} petstore KEY", "/petstore/settings"},
 	} {
 		got := ask(t, ts, http.MethodPost, tt.path, goodSession, tt.form)
