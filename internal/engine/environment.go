@@ -342,9 +342,13 @@ func (e *Engine) compareInstance(ctx context.Context, i delivery.Instance) error
 	if env == nil || !strings.HasPrefix(env.Ready, "/") || i.URL == "" {
 		return nil
 	}
-	alive := answers(ctx, strings.TrimSuffix(i.URL, "/")+env.Ready) == nil
-	if ctx.Err() != nil || alive == (i.Reason == "") {
-		return nil
+	silence := answers(ctx, strings.TrimSuffix(i.URL, "/")+env.Ready)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	alive := silence == nil
+	if alive == (i.Reason == "") {
+		return nil //nolint:nilerr // that it is silent is known already
 	}
 	return e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
 		reason := ""
