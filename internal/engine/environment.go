@@ -348,7 +348,7 @@ func (e *Engine) compareInstance(ctx context.Context, i delivery.Instance) error
 	}
 	alive := silence == nil
 	if alive == (i.Reason == "") {
-		return nil //nolint:nilerr // that it is silent is known already
+		return nil // known already
 	}
 	return e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
 		reason := ""
