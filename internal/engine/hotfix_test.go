@@ -245,3 +245,14 @@ func TestARemoteThatIsAwayIsSaid(t *testing.T) {
 	_, err = w.engine.Sync(w.ctx, "nothing")
 	w.refused(err, delivery.KindNotFound)
 }
+
+func TestABranchThatCannotBeNamedIsRefusedInWords(t *testing.T) {
+	w := newWorld(t, plain)
+	w.add("master")
+	w.sh(`git -C remote.git update-ref "$(printf 'refs/heads/hotfix/x\377')" refs/heads/master`)
+	w.sync()
+	p, err := w.store.PushOf(w.ctx, project, "refs/heads/hotfix/x\ufffd", w.remote("master"))
+	w.ok(err)
+	w.want("build", p.Number, int64(0))
+	w.says(p.Refused, "not UTF-8", "another name")
+}

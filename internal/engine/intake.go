@@ -155,6 +155,9 @@ func (e *Engine) refChanged(ctx context.Context, p delivery.Project, ref, was, i
 	case is == "", !starts:
 		return store.Push{}, e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error { return tx.SetRef(ctx, p.Name, ref, is) })
 	}
+	if strings.ContainsRune(branch, '\ufffd') {
+		return e.refusePush(ctx, p, ref, is, &flow.Refusal{What: "cannot build " + branch, Why: "its name is not UTF-8, so that it could be neither shown nor named in a decision", Next: "Push the commit under another name."})
+	}
 	if lane == delivery.LaneHotfix {
 		facts, err := e.hotfixFacts(ctx, p, ref, is, refs)
 		if err != nil {

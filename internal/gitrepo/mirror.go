@@ -180,14 +180,14 @@ func (r *Repo) refs(ctx context.Context) (map[string]string, error) {
 	return parseRefs(out), nil
 }
 
-// parseRefs reads lines of object id, tab, ref name. A name that is not UTF-8
-// is left out: it could not be written down, shown or named again.
+// parseRefs reads lines of object id, tab, ref name. What is not UTF-8 in a name
+// becomes U+FFFD: it could not be written down, shown or named again.
 func parseRefs(out []byte) map[string]string {
 	refs := make(map[string]string)
 	for line := range bytes.Lines(out) {
 		id, ref, ok := strings.Cut(strings.TrimSuffix(string(line), "\n"), "\t")
-		if ok && isID(id) && strings.ToValidUTF8(ref, "") == ref {
-			refs[ref] = id
+		if ok && isID(id) {
+			refs[strings.ToValidUTF8(ref, "\ufffd")] = id
 		}
 	}
 	return refs
