@@ -167,3 +167,27 @@ func TestAnActThatIsCutShortChangesNothing(t *testing.T) {
 	w.git("checkout -q develop && git commit -q --allow-empty -m ahead && git push -q origin HEAD")
 	w.cutSync()
 }
+
+func TestLookingAfterGatesThatIsCutShortChangesNothing(t *testing.T) {
+	w := newWorld(t, full)
+	w.add("master")
+	w.push("develop", "", "two")
+	w.reach(2, delivery.BuildWaiting)
+	w.git("checkout -qb hotfix/late develop && git commit -q --allow-empty -m late && git push -q origin HEAD")
+	w.cutSync() // refused: it carries work that is not in production
+	w.says(w.pushed().Refused, "not in production")
+	w.engine.Stop()
+	rule := w.gate(2)
+	w.clock.step(rule.ExpiresAt.Sub(w.clock.Now()) + time.Second)
+	w.cut("expiring", func(ctx context.Context) error { return w.engine.lookAfterGates(ctx, w.clock.Now()) })
+	w.want("gate", w.gate(2).State, delivery.GateExpired)
+	w.cut("looking at environments", func(ctx context.Context) error { return w.engine.lookAfterInstances(ctx, w.clock.Now()) })
+	w.cut("comparing environments", func(ctx context.Context) error {
+		up, err := w.store.InstancesUp(ctx)
+		if err != nil || len(up) != 1 {
+			return err
+		}
+		w.sick.Store(true)
+		return w.engine.compareInstance(ctx, up[0])
+	})
+}

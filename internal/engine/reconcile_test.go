@@ -272,3 +272,35 @@ func FuzzTrailersArtifacts(f *testing.F) {
 		}
 	})
 }
+
+// A database that dies, or a git that fails, in the middle of reconciling leaves
+// nothing of it: the next attempt begins where the first did.
+func TestReconcilingThatIsCutShortLeavesNothing(t *testing.T) {
+	w := newWorld(t, full)
+	w.add("")
+	w.ship(1)
+	w.reach(w.push("develop", "", "two"), delivery.BuildWaiting)
+	copied := w.backup("copy.db")
+	w.ship(2)
+	fix := w.ship(w.hotfix("cart", "fixed"))
+	_, err := w.engine.Rollback(w.ctx, project, 2, "eve", "it got worse")
+	w.ok(err)
+	w.until("the rollback has left its tag", func() bool { return w.sh("git -C remote.git tag --list 'rollback/*'") != "" })
+	w.reach(2, delivery.BuildSucceeded)
+	refs := w.refs()
+
+	w.restore(copied, func() bool { return true })
+	var plan *Plan
+	w.cut("comparing with git", func(ctx context.Context) (err error) {
+		plan, err = w.engine.Plan(ctx, project)
+		return err
+	})
+	w.want("builds that git knows and the database does not", plan.Builds() >= 1, true)
+	w.want("tags that nobody believes", len(plan.Strange()), 0)
+	w.cut("adopting", func(ctx context.Context) error {
+		return w.engine.Adopt(ctx, []*Plan{plan}, "ops", "the disk died", func(context.Context, *store.Tx) error { return nil })
+	})
+	w.want("the remote", w.refs(), refs)
+	w.want("production", w.project().ProductionBuild, fix.Number)
+	w.want("what runs", w.project().RunningBuild, int64(2))
+}
