@@ -99,14 +99,14 @@ func choose(reached map[string]int) (runs []run) {
 		later := 1 + rnd.IntN(max(1, reached[name]))
 		if *faults != "all" {
 			fault := []string{"kill", "kill", "kill", "error"}[rnd.IntN(4)]
-			if fault == "error" && answersPush(effect) {
+			if fault == "error" && answersAPerson(effect) {
 				fault = "stall"
 			}
 			runs = append(runs, run{name, fault, later})
 			continue
 		}
 		for _, fault := range []string{"kill", "error", "stall"} {
-			if fault == "error" && answersPush(effect) {
+			if fault == "error" && answersAPerson(effect) {
 				continue
 			}
 			runs = append(runs, run{name, fault, 1})
@@ -119,10 +119,10 @@ func choose(reached map[string]int) (runs []run) {
 	return runs
 }
 
-// answersPush tells whether a person waits for this effect's answer while git
-// pushes: an error there is an honest 500 in their terminal, on which the demo's
-// person stops, and the poll takes the push later.
-func answersPush(effect string) bool {
+// answersAPerson tells whether a person waits for this effect's answer, in a push
+// or a click: an error there is an honest error before their eyes, on which the
+// demo's person stops; nothing is lost by it.
+func answersAPerson(effect string) bool {
 	return effect == "hook" || effect == "sync" || effect == "create_build"
 }
 
