@@ -190,8 +190,12 @@ func nodeWords(n delivery.Node) string {
 	case delivery.NodeRunning, delivery.NodeSucceeded, delivery.NodeFailed, delivery.NodeSkipped:
 		state = string(n.State)
 	}
-	if n.Reason != "" {
-		state += ": " + clean(n.Reason)
+	switch reason := clean(n.Reason); {
+	case reason == "":
+	case n.State == delivery.NodeWaiting && strings.HasPrefix(reason, "for "):
+		state += " " + reason
+	default:
+		state += ": " + reason
 	}
 	return name + " " + state
 }

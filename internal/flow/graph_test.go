@@ -204,7 +204,7 @@ func TestOutcome(t *testing.T) {
 		"cancelled":            {graph("job/a failed", "job/b cancelled # by ana"), delivery.BuildCancelled, "job b was cancelled: by ana"},
 		"gate waits":           {graph("job/a failed", "gate/production waiting", "deploy/production pending gate/production"), delivery.BuildWaiting, "gate production waits for a decision"},
 		"lock":                 {graph("gate/production succeeded", "deploy/production waiting"), delivery.BuildWaiting, "deploy production waits for the environment's lock"},
-		"lock, named":          {graph("deploy/production waiting # for build 42"), delivery.BuildWaiting, "deploy production waits: for build 42"},
+		"lock, named":          {graph("deploy/production waiting # for build 42"), delivery.BuildWaiting, "deploy production waits for build 42"},
 		"deploy failed":        {graph("deploy/production failed # exit code 1\x1b[2J", "release unreached"), delivery.BuildStopped, "deploy production failed: exit code 1?[2J"},
 		"deploy unknown":       {graph("gate/x waiting", "deploy/production unknown"), delivery.BuildStopped, "deploy production is unknown"},
 		"rollback failed":      {graph("release succeeded", "rollback/production failed # ready"), delivery.BuildStopped, "rollback production failed: ready"},

@@ -115,7 +115,7 @@ func (s *Server) records(ctx context.Context, b delivery.Build, v *api.BuildDeta
 			Artifact string `json:"artifact"`
 		}
 		if e.Kind == "publish" && e.State == delivery.EffectConfirmed && json.Unmarshal([]byte(e.Params), &params) == nil {
-			published[params.Artifact] = append(published[params.Artifact], e.Result)
+			published[params.Artifact] = append(published[params.Artifact], cmp.Or(e.Result, "Shunt's own store"))
 		}
 	}
 	artifacts, err := s.store.Artifacts(ctx, b.ID)
@@ -371,7 +371,7 @@ func (s *Server) gateRules(ctx context.Context, b delivery.Build, g delivery.Gat
 
 func usually(nodes []api.Node, name string) string {
 	for _, n := range nodes {
-		if n.Name == name && n.Usual > 0 {
+		if n.Name == name && n.Usual >= time.Second {
 			return ", usually in " + n.Usual.Round(time.Second).String()
 		}
 	}
