@@ -1,7 +1,6 @@
 # The README's two commands are `go run ./cmd/shunt demo` and `make test`.
 export CGO_ENABLED = 0
-VERSION ?= $(shell git describe --tags --always 2>/dev/null || echo devel)
-LDFLAGS = -s -w -X github.com/shuntcd/shunt/internal/cli.version=$(VERSION)
+LDFLAGS = -s -w
 TOOL = go tool -modfile=tools/go.mod
 
 .PHONY: build demo test check unit faults faults-core race lint generate fuzz bench docs needs clean

@@ -81,31 +81,30 @@ func (s BuildStatus) CanBecome(next BuildStatus) bool {
 
 // Build is one commit on one lane.
 type Build struct {
-	ID             int64  // unique in the installation
-	Project        string // the project's name
-	Number         int64  // unique in the project, starting at 1 or at --next-build
-	Lane           Lane
-	Ref            string // the full ref that was pushed: refs/heads/develop
-	Commit         string // 40 or 64 hex digits
-	Tree           string
-	Parent         string // first parent of the commit; empty for a root commit
-	Subject        string // first line of the commit message; hostile
-	AuthorName     string // hostile
-	AuthorEmail    string // hostile
-	Pipeline       []byte // the pipeline file as read at Commit
-	PolicyDigest   string // SHA-256 of the resolved pipeline: what an approval binds
-	Production     string // commit that was in production when the build began; may be empty
-	Status         BuildStatus
-	Reason         string // why it ended or waits, in words
-	CreatedAt      time.Time
-	StartedAt      time.Time // zero while queued
-	FinishedAt     time.Time // zero while open
-	LeaseOwner     string
-	LeaseFence     int64
-	LeaseUntil     time.Time
-	CancelledBy    string // set when a person asked to cancel; the driver obeys
-	TagObject      string // object id of the annotated build tag, once pushed
-	QueuedBehindID int64  // reserved for pools; 0
+	ID           int64  // unique in the installation
+	Project      string // the project's name
+	Number       int64  // unique in the project, starting at 1 or at --next-build
+	Lane         Lane
+	Ref          string // the full ref that was pushed: refs/heads/develop
+	Commit       string // 40 or 64 hex digits
+	Tree         string
+	Parent       string // first parent of the commit; empty for a root commit
+	Subject      string // first line of the commit message; hostile
+	AuthorName   string // hostile
+	AuthorEmail  string // hostile
+	Pipeline     []byte // the pipeline file as read at Commit
+	PolicyDigest string // SHA-256 of the resolved pipeline: what an approval binds
+	Production   string // commit that was in production when the build began; may be empty
+	Status       BuildStatus
+	Reason       string // why it ended or waits, in words
+	CreatedAt    time.Time
+	StartedAt    time.Time // zero while queued
+	FinishedAt   time.Time // zero while open
+	LeaseOwner   string
+	LeaseFence   int64
+	LeaseUntil   time.Time
+	CancelledBy  string // set when a person asked to cancel; the driver obeys
+	TagObject    string // object id of the annotated build tag, once pushed
 }
 
 // Branch is the short name of the pushed branch: "hotfix/cart-500".

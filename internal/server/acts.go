@@ -105,15 +105,15 @@ func (s *Server) Hook(ctx context.Context, project string, header http.Header, b
 	if err := failpoint.Hit("hook", failpoint.BeforeIntent); err != nil {
 		return nil, err
 	}
-	var first bool
+	var fresh bool
 	if err := s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
-		first, err = tx.Delivery(ctx, project, id)
+		fresh, err = tx.Delivery(ctx, project, id)
 		return err
 	}); err != nil {
 		return nil, err
 	}
 	if !wait {
-		if first {
+		if fresh {
 			s.engine.SyncLater(project)
 		}
 		return nil, nil
@@ -128,7 +128,7 @@ func (s *Server) Hook(ctx context.Context, project string, header http.Header, b
 		return nil, nil //nolint:nilerr // a forge's own body: there is nothing to answer about
 	}
 	var pushes []store.Push
-	for _, ref := range first100(hint.Refs) {
+	for _, ref := range first(hint.Refs, 100) {
 		push, err := s.store.PushOf(ctx, project, ref.Ref, ref.New)
 		if err == nil {
 			pushes = append(pushes, push)
@@ -138,8 +138,6 @@ func (s *Server) Hook(ctx context.Context, project string, header http.Header, b
 	}
 	return s.pushes(pushes), failpoint.Hit("hook", failpoint.AfterRecord)
 }
-
-func first100[T any](s []T) []T { return s[:min(len(s), 100)] }
 
 // Decide implements web.Writer.
 func (s *Server) Decide(ctx context.Context, who web.Actor, project string, number int64, in api.Decide) (api.Gate, error) {
