@@ -68,13 +68,18 @@ func every(ctx context.Context, d time.Duration, f func()) {
 func (s *Server) pollRemotes(ctx context.Context) {
 	next := map[string]time.Time{}
 	wait := map[string]time.Duration{}
+	begun := false
 	every(ctx, time.Second, func() {
 		projects, err := s.store.Projects(ctx)
 		if err != nil {
 			return // the database says so itself
 		}
+		defer func() { begun = true }()
 		for _, p := range projects {
 			now := s.clock.Now()
+			if _, known := next[p.Name]; !known && begun {
+				next[p.Name] = now.Add(s.cfg.Poll) // it was added just now, and looked at then
+			}
 			if now.Before(next[p.Name]) {
 				continue
 			}
