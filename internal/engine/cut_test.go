@@ -168,7 +168,7 @@ func TestAnActThatIsCutShortChangesNothing(t *testing.T) {
 	w.cutSync()
 }
 
-func TestLookingAfterGatesThatIsCutShortChangesNothing(t *testing.T) {
+func TestExpiryThatIsCutShortChangesNothing(t *testing.T) {
 	w := newWorld(t, full)
 	w.add("master")
 	w.push("develop", "", "two")
@@ -177,9 +177,9 @@ func TestLookingAfterGatesThatIsCutShortChangesNothing(t *testing.T) {
 	w.cutSync() // refused: it carries work that is not in production
 	w.says(w.pushed().Refused, "not in production")
 	w.engine.Stop()
-	rule := w.gate(2)
-	w.clock.step(rule.ExpiresAt.Sub(w.clock.Now()) + time.Second)
-	w.cut("expiring", func(ctx context.Context) error { return w.engine.lookAfterGates(ctx, w.clock.Now()) })
+	g := w.gate(2)
+	w.clock.step(g.ExpiresAt.Sub(w.clock.Now()) + time.Second)
+	w.cut("expiring", func(ctx context.Context) error { return w.engine.expire(ctx, g) })
 	w.want("gate", w.gate(2).State, delivery.GateExpired)
 	w.cut("looking at environments", func(ctx context.Context) error { return w.engine.lookAfterInstances(ctx, w.clock.Now()) })
 	w.cut("comparing environments", func(ctx context.Context) error {
