@@ -180,20 +180,15 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	if err != nil {
 		return err
 	}
-	s.engine = engine.New(engine.Config{
-		Store: s.store, Git: s.git, Runner: s.runner, Blobs: s.blobs, Files: s.files, Dir: s.cfg.DataDir, Clock: s.clock, Log: s.cfg.Log,
-		ServerID: id, Owner: fmt.Sprintf("%s/%d", instance, os.Getpid()), URL: s.url, MailFrom: s.cfg.MailFrom, Open: s.secrets.open,
-		Workers: map[delivery.Lane]int{delivery.LaneMain: s.cfg.Workers, delivery.LaneHotfix: s.cfg.HotfixWorkers}, Paused: s.waits.Load,
-	})
+	handler, err := s.wire(id, instance)
+	if err != nil {
+		return err
+	}
 	if err := s.loadReconcile(ctx); err != nil {
 		return err
 	}
 	if err := s.ensureRunner(ctx); err != nil {
 		return err
-	}
-	handler, err := web.New(web.Config{Backend: waiting{s}, Auth: s.auth, PublicURL: s.url, Version: s.cfg.Version, Mailbox: s.cfg.MailDir != "", Design: strings.HasPrefix(s.cfg.Version, "devel"), Log: s.cfg.Log, Clock: s.clock})
-	if err != nil {
-		return fmt.Errorf("make pages: %w", err)
 	}
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -227,6 +222,20 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	}
 	s.background.Wait()
 	return err
+}
+
+// wire makes the engine and the pages on what is open. Nothing runs yet.
+func (s *Server) wire(id, instance string) (http.Handler, error) {
+	s.engine = engine.New(engine.Config{
+		Store: s.store, Git: s.git, Runner: s.runner, Blobs: s.blobs, Files: s.files, Dir: s.cfg.DataDir, Clock: s.clock, Log: s.cfg.Log,
+		ServerID: id, Owner: fmt.Sprintf("%s/%d", instance, os.Getpid()), URL: s.url, MailFrom: s.cfg.MailFrom, Open: s.secrets.open,
+		Workers: map[delivery.Lane]int{delivery.LaneMain: s.cfg.Workers, delivery.LaneHotfix: s.cfg.HotfixWorkers}, Paused: s.waits.Load,
+	})
+	handler, err := web.New(web.Config{Backend: waiting{s}, Auth: s.auth, PublicURL: s.url, Version: s.cfg.Version, Mailbox: s.cfg.MailDir != "", Design: strings.HasPrefix(s.cfg.Version, "devel"), Log: s.cfg.Log, Clock: s.clock})
+	if err != nil {
+		return nil, fmt.Errorf("make pages: %w", err)
+	}
+	return handler, nil
 }
 
 // identity is the installation's id; the first start also makes the operator.

@@ -38,6 +38,8 @@ type Config struct {
 	// write): after it the next fsync would report success, so the process must
 	// end. It must not return.
 	Fatal func(error)
+	// Watch is told of every statement that reads, before it is sent; nil: nobody is.
+	Watch func(query string)
 }
 
 // Store is the database.
@@ -61,7 +63,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{queries: queries{db: readers}, cfg: cfg, dialect: d, writer: writer, readers: readers, subscribers: map[int]chan Event{}}
+	s := &Store{queries: cfg.watched(readers), cfg: cfg, dialect: d, writer: writer, readers: readers, subscribers: map[int]chan Event{}}
 	files, err := fs.Sub(migrations, "migrations")
 	if err == nil {
 		err = s.migrate(ctx, files)
@@ -129,7 +131,7 @@ func (s *Store) Write(ctx context.Context, f func(ctx context.Context, tx *Tx) e
 	if err != nil {
 		return s.judge(fmt.Errorf("begin: %w", err))
 	}
-	tx := &Tx{queries: queries{db: sqlTx}, tx: sqlTx, now: s.Now(), queue: s.queue}
+	tx := &Tx{queries: s.cfg.watched(sqlTx), tx: sqlTx, now: s.Now(), queue: s.queue}
 	if s.dialect.begin != nil {
 		tx.now, err = s.dialect.begin(ctx, sqlTx)
 	}
@@ -163,6 +165,29 @@ type querier interface {
 
 // queries are the reads; they run on the readers' pool and inside a transaction alike.
 type queries struct{ db querier }
+
+// watched are the reads on db, of which Watch is told.
+func (cfg Config) watched(db querier) queries {
+	if cfg.Watch != nil {
+		db = watching{db, cfg.Watch}
+	}
+	return queries{db: db}
+}
+
+type watching struct {
+	querier
+	saw func(query string)
+}
+
+func (w watching) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	w.saw(query)
+	return w.querier.QueryContext(ctx, query, args...)
+}
+
+func (w watching) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	w.saw(query)
+	return w.querier.QueryRowContext(ctx, query, args...)
+}
 
 type scanner interface{ Scan(dest ...any) error }
 
