@@ -33,6 +33,7 @@ type installation struct {
 	*bench
 	data, bare, clone string
 	server            *exec.Cmd
+	url, token        string
 	client            *api.Client
 }
 
@@ -51,34 +52,41 @@ func (b *bench) install(ctx context.Context, name string, jobs int) (*installati
 	if in.bare, in.clone, err = b.makeRepo(ctx, dir, pipeline.String()); err != nil {
 		return nil, err
 	}
-	log, err := os.Create(filepath.Join(dir, "server.log"))
+	return in, in.serve(ctx)
+}
+
+// serve starts the server on the data directory, with a token for its API.
+func (in *installation) serve(ctx context.Context, flags ...string) error {
+	log, err := os.Create(in.data + ".log")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer log.Close()
-	in.server = exec.Command(b.exe, "serve", "--data", in.data, "--listen", "localhost:0", "--workers", strconv.Itoa(workers), "--hotfix-workers", strconv.Itoa(workers))
+	args := []string{"serve", "--data", in.data, "--listen", "localhost:0", "--workers", strconv.Itoa(workers), "--hotfix-workers", strconv.Itoa(workers)}
+	in.server = exec.Command(in.exe, append(args, flags...)...)
 	in.server.Stderr = log
 	out, err := in.server.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := in.server.Start(); err != nil {
-		return nil, err
+		return err
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	go io.Copy(io.Discard, out)
 	found := regexp.MustCompile(` serves (http://\S+) from `).FindStringSubmatch(line)
 	if found == nil {
 		in.end()
-		return nil, fmt.Errorf("the server says %q: %w", line, err)
+		return fmt.Errorf("the server says %q: %w", line, err)
 	}
-	token, err := exec.CommandContext(ctx, b.exe, "token", "create", "bench", "--data", in.data).Output()
+	token, err := exec.CommandContext(ctx, in.exe, "token", "create", "bench", "--data", in.data).Output()
 	if err != nil {
 		in.end()
-		return nil, fmt.Errorf("make a token: %w", err)
+		return fmt.Errorf("make a token: %w", err)
 	}
-	in.client = api.NewClient(found[1], strings.TrimSpace(string(token)), http.DefaultClient)
-	return in, nil
+	in.url, in.token = found[1], strings.TrimSpace(string(token))
+	in.client = api.NewClient(in.url, in.token, http.DefaultClient)
+	return nil
 }
 
 // end ends the server and the runner that would outlive it.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
-	"github.com/shuntcd/shunt/internal/pipeline"
 	"github.com/shuntcd/shunt/internal/store"
 )
 
@@ -83,12 +82,16 @@ func (s *Server) gated(ctx context.Context, project string, builds []api.Build) 
 	if err != nil {
 		return err
 	}
+	type key struct {
+		project string
+		number  int64
+	}
+	open := make(map[key]string, len(gates))
 	for _, g := range gates {
-		for i := range builds {
-			if builds[i].Project == g.Project && builds[i].Number == g.Number {
-				builds[i].Gate = g.ID
-			}
-		}
+		open[key{g.Project, g.Number}] = g.ID
+	}
+	for i, b := range builds {
+		builds[i].Gate = open[key{b.Project, b.Number}]
 	}
 	return nil
 }
@@ -143,9 +146,20 @@ func (m matrix) project(p delivery.Project) (api.Project, error) {
 	return v, m.environments(p, &v)
 }
 
+// place is what a row shows of an environment in the stored pipeline. Reading no
+// more of it is most of what makes many rows quick.
+type place struct {
+	Name       string `json:"name"`
+	Ephemeral  bool   `json:"ephemeral"`
+	Production bool   `json:"production"`
+	URL        string `json:"url"`
+}
+
 // environments are the cells of a row: what runs, and what failed after it.
 func (m matrix) environments(p delivery.Project, v *api.Project) error {
-	var pl pipeline.Pipeline // none when none was readable yet
+	var pl struct { // none when none was readable yet
+		Environments []place `json:"environments"`
+	}
 	if text := m.states[p.Name].Pipeline; text != "" {
 		if err := json.Unmarshal([]byte(text), &pl); err != nil {
 			return fmt.Errorf("stored policy: %w", err)
@@ -153,7 +167,7 @@ func (m matrix) environments(p delivery.Project, v *api.Project) error {
 	}
 	deployments, envs := m.deployments[p.Name], pl.Environments
 	if len(envs) == 0 && len(deployments) > 0 {
-		envs = []pipeline.Environment{{Name: deployments[0].Environment, Production: true}}
+		envs = []place{{Name: deployments[0].Environment, Production: true}}
 	}
 	for _, env := range envs {
 		state := api.EnvironmentState{Name: env.Name, Ephemeral: env.Ephemeral, Production: env.Production}

@@ -73,7 +73,7 @@ func (t *Tx) Supersede(ctx context.Context, project, ref string, by int64, reaso
 // Runnable lists builds that somebody should drive now: queued or running,
 // without a living lease. Hotfixes come first, then the oldest.
 func (q queries) Runnable(ctx context.Context, now time.Time, lane delivery.Lane, limit int) ([]int64, error) {
-	return list(ctx, q.db, scanInt, `select id from builds where status in ('queued','running') and lane = $1
+	return list(ctx, q.db, scanInt, `select id from builds where status in ('queued', 'running', 'waiting', 'stopped') and status in ('queued','running') and lane = $1
 		and lease_until < $2 and drive_after <= $2 order by id limit $3`, lane, micros(now), limit)
 }
 

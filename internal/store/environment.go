@@ -32,13 +32,13 @@ func (q queries) InstancesOf(ctx context.Context, buildID int64) ([]delivery.Ins
 // DueInstances lists environments whose end has come: their time is over and
 // nobody pinned them, or their destruction failed and is due again.
 func (q queries) DueInstances(ctx context.Context, now time.Time) ([]delivery.Instance, error) {
-	return list(ctx, q.db, scanInstance, `select `+instanceColumns+` from instances where
-		(state in ('up','failed') and pinned = 0 and expires_at <= $1) or (state = 'destroying' and next_try <= $1 and next_try > 0) order by created_at`, micros(now))
+	return list(ctx, q.db, scanInstance, `select `+instanceColumns+` from instances where state <> 'down' and
+		((state in ('up','failed') and pinned = 0 and expires_at <= $1) or (state = 'destroying' and next_try <= $1 and next_try > 0)) order by created_at`, micros(now))
 }
 
 // InstancesUp lists the ephemeral environments of all projects that are recorded as up.
 func (q queries) InstancesUp(ctx context.Context) ([]delivery.Instance, error) {
-	return list(ctx, q.db, scanInstance, `select `+instanceColumns+` from instances where state = 'up' order by created_at`)
+	return list(ctx, q.db, scanInstance, `select `+instanceColumns+` from instances where state <> 'down' and state = 'up' order by created_at`)
 }
 
 // SetHealth keeps why an environment that is up does not answer; "": it does.
@@ -125,7 +125,7 @@ func (q queries) LockWaiters(ctx context.Context, project, environment string) (
 		err = r.Scan(&w.BuildID, &w.Lane, &w.Number)
 		return w, err
 	}, `select b.id, b.lane, b.number from nodes n join builds b on b.id = n.build_id
-		where b.project = $1 and n.target = $2 and n.kind in ('deploy','rollback') and n.state in ('waiting','running') and b.status in ('waiting','running')
+		where b.project = $1 and n.target = $2 and n.kind in ('deploy','rollback') and n.state in ('waiting','running') and b.status in ('queued', 'running', 'waiting', 'stopped') and b.status in ('waiting','running')
 		order by case b.lane when 'hotfix' then 0 else 1 end, b.number`, project, environment)
 }
 
@@ -138,14 +138,14 @@ func (q queries) WaitedFor(ctx context.Context) ([]Awaited, error) {
 		err = r.Scan(&a.Project, &a.Environment)
 		return a, err
 	}, `select distinct b.project, n.target from builds b join nodes n on n.build_id = b.id
-		where b.status in ('waiting','running') and n.kind in ('deploy','rollback') and n.state = 'waiting'`)
+		where b.status in ('queued', 'running', 'waiting', 'stopped') and b.status in ('waiting','running') and n.kind in ('deploy','rollback') and n.state = 'waiting'`)
 }
 
 // ReleaseUnderWay tells whether a build of the project is pushing the production
 // branch right now, so that what is seen on the remote may be ours.
 func (q queries) ReleaseUnderWay(ctx context.Context, project string) (bool, error) {
 	n, err := one(ctx, q.db, scanInt, "", `select count(*) from builds b join nodes n on n.build_id = b.id
-		where b.project = $1 and b.status in ('queued','running') and n.kind = 'release' and n.state = 'running'`, project)
+		where b.project = $1 and b.status in ('queued', 'running', 'waiting', 'stopped') and b.status in ('queued','running') and n.kind = 'release' and n.state = 'running'`, project)
 	return n > 0, err
 }
 

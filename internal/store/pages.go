@@ -8,7 +8,18 @@ import (
 )
 
 // The reads in this file serve pages: each answers for all rows of a page at
-// once, so that the number of queries does not grow with what is shown.
+// once, so that the number of queries does not grow with what is shown. Where
+// the condition of a partial index is said besides a narrower one, it is for
+// SQLite, which does not see that the one follows from the other.
+
+// ofProject is a condition on a column, and its argument; a project "" is all of
+// them. With one text for both, a database would read all for one.
+func ofProject(column, project string) (condition string, args []any) {
+	if project == "" {
+		return "true", nil
+	}
+	return column + " = $1", []any{project}
+}
 
 // Release is a build that went into production.
 type Release struct {
@@ -50,8 +61,9 @@ func (q queries) GatesFrom(ctx context.Context, project string, number int64) ([
 
 // WaitingGates lists the gates that wait in a project ("": in all).
 func (q queries) WaitingGates(ctx context.Context, project string) ([]BuildGate, error) {
+	only, args := ofProject("b.project", project)
 	return list(ctx, q.db, scanBuildGate, `select b.project, b.number, g.id, g.state from gates g join builds b on b.id = g.build_id
-		where g.state = 'open' and ($1 = '' or b.project = $1) order by g.opened_at, g.id`, project)
+		where g.state = 'open' and `+only+` order by g.opened_at, g.id`, args...)
 }
 
 // ProjectState is what the matrix shows of a project besides its row.
@@ -63,44 +75,50 @@ type ProjectState struct {
 
 // ProjectStates lists the state of a project ("": of all).
 func (q queries) ProjectStates(ctx context.Context, project string) ([]ProjectState, error) {
+	only, args := ofProject("name", project)
 	return list(ctx, q.db, func(r scanner) (p ProjectState, err error) {
 		err = r.Scan(&p.Name, stamp{&p.At}, &p.Error, &p.Pipeline)
 		return p, err
-	}, `select name, last_fetch, fetch_error, pipeline from projects where $1 = '' or name = $1`, project)
+	}, `select name, last_fetch, fetch_error, pipeline from projects where `+only, args...)
 }
 
 // PausedBuilds lists the builds of a project ("": of all) that wait for a
 // person or have stopped, newest first.
 func (q queries) PausedBuilds(ctx context.Context, project string) ([]delivery.Build, error) {
-	return list(ctx, q.db, scanBuild, `select `+buildColumns+` from builds where status in ('waiting', 'stopped')
-		and ($1 = '' or project = $1) order by project, number desc`, project)
+	only, args := ofProject("project", project)
+	return list(ctx, q.db, scanBuild, `select `+buildColumns+` from builds where status in ('queued', 'running', 'waiting', 'stopped') and status in ('waiting', 'stopped')
+		and `+only+` order by project, number desc`, args...)
 }
 
 // LatestBuilds lists the newest build of a project ("": of each).
 func (q queries) LatestBuilds(ctx context.Context, project string) ([]delivery.Build, error) {
+	only, args := ofProject("p.name", project)
 	return list(ctx, q.db, scanBuild, `select `+buildColumns+` from builds where id in
-		(select (select b.id from builds b where b.project = p.name order by b.number desc limit 1) from projects p where $1 = '' or p.name = $1)`, project)
+		(select (select b.id from builds b where b.project = p.name order by b.number desc limit 1) from projects p where `+only+`)`, args...)
 }
 
 // CurrentDeployments lists, for each environment of a project ("": of all), the
 // last deployment that succeeded and the attempts after it, newest first.
 func (q queries) CurrentDeployments(ctx context.Context, project string) ([]delivery.Deployment, error) {
-	return list(ctx, q.db, scanDeployment, `select `+deploymentColumns+` from deployments d where ($1 = '' or project = $1)
-		and fence >= (select coalesce(max(fence), 0) from deployments where project = d.project and environment = d.environment and state = 'succeeded')
-		order by started_at desc, fence desc`, project)
+	only, args := ofProject("project", project)
+	return list(ctx, q.db, scanDeployment, `select `+deploymentColumns+` from (select distinct project as p, environment as e from deployments where `+only+`) as places
+		join deployments on project = p and environment = e and fence >= (select coalesce(max(s.fence), 0) from deployments s where s.project = p and s.environment = e and s.state = 'succeeded')
+		order by started_at desc, fence desc`, args...)
 }
 
 // LivingInstances lists the ephemeral environments of a project ("": of all)
 // that are not destroyed, newest first.
 func (q queries) LivingInstances(ctx context.Context, project string) ([]delivery.Instance, error) {
-	return list(ctx, q.db, scanInstance, `select `+instanceColumns+` from instances where state <> 'down' and ($1 = '' or project = $1)
-		order by created_at desc`, project)
+	only, args := ofProject("project", project)
+	return list(ctx, q.db, scanInstance, `select `+instanceColumns+` from instances where state <> 'down' and `+only+`
+		order by created_at desc`, args...)
 }
 
 // OpenDebts lists the back-merges that a project ("": each) owes, newest first.
 func (q queries) OpenDebts(ctx context.Context, project string) ([]delivery.BackMerge, error) {
+	only, args := ofProject("project", project)
 	return list(ctx, q.db, scanBackMerge, `select project, commit_id, number, owner, opened_at, closed_at, closed_by, conflicts, checked_at from back_merges
-		where closed_at = 0 and ($1 = '' or project = $1) order by opened_at desc`, project)
+		where closed_at = 0 and `+only+` order by opened_at desc`, args...)
 }
 
 // DeploymentsBefore lists deployments that began before a time, newest first.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
@@ -56,8 +57,14 @@ func (t *Tx) Audit(ctx context.Context, project string, number int64, actor, act
 
 // AuditRows lists rows of a project ("": of all), newest first, below a sequence number (0: all).
 func (q queries) AuditRows(ctx context.Context, project string, before int64, limit int) ([]AuditRow, error) {
+	if before == 0 {
+		before = math.MaxInt64
+	}
+	if project == "" {
+		return list(ctx, q.db, scanAudit, `select seq, at, project, number, actor, action, detail, hash from audit where seq < $1 order by seq desc limit $2`, before, limit)
+	}
 	return list(ctx, q.db, scanAudit, `select seq, at, project, number, actor, action, detail, hash from audit
-		where ($1 = '' or project = $1) and ($2 = 0 or seq < $2) order by seq desc limit $3`, project, before, limit)
+		where project = $1 and seq < $2 order by seq desc limit $3`, project, before, limit)
 }
 
 // VerifyAudit recomputes the whole chain; broken is the first row that does not
