@@ -49,6 +49,7 @@ type Comparison struct {
 	Diff        string                `json:"diff,omitempty" doc:"unified diff, at most 512 KiB"`
 	DiffCut     bool                  `json:"diff_cut,omitempty"`
 	Tests       TestChanges           `json:"tests"`
+	Tickets     delivery.Tickets      `json:"tickets,omitzero" doc:"what in commit messages names a ticket, and where that is"`
 	Artifacts   []ArtifactChange      `json:"artifacts"`
 }
 

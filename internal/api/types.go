@@ -73,19 +73,20 @@ type Build struct {
 // BuildDetail is all that is known of one build.
 type BuildDetail struct {
 	Build
-	Tree          string       `json:"tree"`
-	PolicyDigest  string       `json:"policy_digest"`
-	BuildTag      string       `json:"build_tag,omitempty" doc:"once pushed"`
-	ProductionTag string       `json:"production_tag,omitempty" doc:"once pushed"`
-	Nodes         []Node       `json:"nodes"`
-	Artifacts     []Artifact   `json:"artifacts"`
-	Tests         TestSummary  `json:"tests"`
-	Gates         []Gate       `json:"gates"`
-	Instances     []Instance   `json:"instances"`
-	Deployments   []Deployment `json:"deployments"`
-	Effects       []Effect     `json:"effects"`
-	WhyFailed     *WhyFailed   `json:"why_failed,omitempty"`
-	Actions       []Action     `json:"actions" doc:"what a person may do now, and what is refused and why"`
+	Tree          string           `json:"tree"`
+	PolicyDigest  string           `json:"policy_digest"`
+	BuildTag      string           `json:"build_tag,omitempty" doc:"once pushed"`
+	ProductionTag string           `json:"production_tag,omitempty" doc:"once pushed"`
+	Nodes         []Node           `json:"nodes"`
+	Artifacts     []Artifact       `json:"artifacts"`
+	Tests         TestSummary      `json:"tests"`
+	Gates         []Gate           `json:"gates"`
+	Instances     []Instance       `json:"instances"`
+	Deployments   []Deployment     `json:"deployments"`
+	Effects       []Effect         `json:"effects"`
+	WhyFailed     *WhyFailed       `json:"why_failed,omitempty"`
+	Tickets       delivery.Tickets `json:"tickets,omitzero" doc:"what in commit messages names a ticket, and where that is"`
+	Actions       []Action         `json:"actions" doc:"what a person may do now, and what is refused and why"`
 }
 
 // Action is something a person may do to a build now, or may not and why.

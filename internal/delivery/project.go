@@ -38,6 +38,13 @@ type Tags struct {
 	Production string `json:"production"`
 }
 
+// Tickets say what in a commit's message names a ticket of another system, and
+// where that is. The zero value finds none.
+type Tickets struct {
+	Pattern string `json:"pattern"` // RE2; what it matches is the ticket
+	URL     string `json:"url"`     // http or https, with {ticket}
+}
+
 // Project is one repository that Shunt delivers.
 type Project struct {
 	Name             string // ^[a-z0-9][a-z0-9-]{0,62}$

@@ -22,6 +22,12 @@ type fileShape struct {
 	Publish      table[oneOrMany[group[dest]]] `key:"publish" names:"name" doc:"Where artifacts go once CI is green and the commit is tagged; by the name of the artifact."`
 	Environments table[group[envShape]]        `key:"environments" names:"name" is:"required,filled" aka:"deploy,targets" doc:"Where builds are put. Exactly one permanent environment is production."`
 	Notify       list[group[notifyShape]]      `key:"notify" aka:"notifications" doc:"Who gets mail about what."`
+	Tickets      group[ticketsShape]           `key:"tickets" aka:"issues,tracker" doc:"Makes the names of tickets in commit messages links to your tracker, on the pages of builds, comparisons and gates."`
+}
+
+type ticketsShape struct {
+	Pattern text `key:"pattern" format:"regexp" doc:"What a ticket looks like, as a regular expression (RE2), such as SHOP-[0-9]+."`
+	URL     text `key:"url" format:"ticket-url" doc:"Where a ticket is; {ticket} stands for its name."`
 }
 
 type branchesShape struct {

@@ -77,6 +77,10 @@ func formatOf(name string) format {
 		return format{words: "group:artifact:version:packaging[:classifier], may contain $SHUNT_BUILD", pattern: coordinatesPattern, hint: "such as org.example:petstore:1.0.$SHUNT_BUILD:tar.gz", more: badCoordinates}
 	case "directory":
 		return format{words: "a directory, may contain $SHUNT_BUILD", hint: "such as /petstore/$SHUNT_BUILD", more: badDirectory}
+	case "regexp":
+		return format{words: "a regular expression", hint: "such as SHOP-[0-9]+, in the syntax of RE2", more: badRegexp}
+	case "ticket-url":
+		return format{words: "an http or https URL with {ticket}", pattern: webPattern, hint: "such as https://tracker.example.org/browse/{ticket}", more: badTicketURL}
 	case "shell":
 		return format{words: "a shell command", hint: "", more: badShell}
 	}
@@ -125,6 +129,31 @@ func badShell(s string) string {
 		return "there is no command"
 	}
 	return ""
+}
+
+// badRegexp checks an expression of RE2, which takes linear time on any text.
+func badRegexp(s string) string {
+	re, err := regexp.Compile(s)
+	switch {
+	case len(s) > 200:
+		return "it is longer than 200 bytes"
+	case err != nil:
+		return "this is not a regular expression"
+	case re.MatchString(""):
+		return "it matches nothing at all, and so everywhere"
+	}
+	return ""
+}
+
+func badTicketURL(s string) string {
+	if strings.Count(s, "{ticket}") != 1 {
+		return "it must contain {ticket} once, where the name of the ticket goes"
+	}
+	u, err := url.Parse(strings.ReplaceAll(s, "{ticket}", "T-1"))
+	if err == nil && strings.Contains(u.Host, "T-1") {
+		return "a ticket cannot name the host"
+	}
+	return badURL(strings.Replace(s, "{ticket}", "T-1", 1), false)
 }
 
 func badEmail(s string) string {

@@ -23,6 +23,7 @@ type Pipeline struct {
 	Publish      []Publish         `json:"publish"`      // in the order of the file
 	Environments []Environment     `json:"environments"` // in the order of the file
 	Notify       []Notify          `json:"notify"`
+	Tickets      delivery.Tickets  `json:"tickets,omitzero"` // absent, it leaves older digests as they are
 }
 
 // Job is shell steps that one runner executes in one work directory.

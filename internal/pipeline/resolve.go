@@ -39,6 +39,12 @@ func resolve(c *collector, f *fileShape) *Pipeline {
 		n := &f.Notify.V[i].V
 		p.Notify = append(p.Notify, Notify{Email: n.Email.values(), On: n.On.values()})
 	}
+	if t := &f.Tickets.V; t.Pattern.V != "" || t.URL.V != "" {
+		p.Tickets = delivery.Tickets{Pattern: t.Pattern.V, URL: t.URL.V}
+		if t.Pattern.V == "" || t.URL.V == "" {
+			r.add(f.Tickets.At, "give both", "tickets need a pattern and a url")
+		}
+	}
 	if cyclic := r.cycles(); !cyclic {
 		late := p.lateJobs()
 		r.lanesHaveCI(p, late)

@@ -38,6 +38,9 @@ func (s *Server) Compare(ctx context.Context, project string, from, to int64) (a
 		return v, err
 	}
 	v.From, v.To = s.build(a), s.build(b)
+	if v.Tickets, err = s.tickets(ctx, project); err != nil {
+		return v, err
+	}
 	repo := s.git.Repo(p.Name, p.URL, p.Local)
 	for _, side := range []struct {
 		out    *[]api.Commit

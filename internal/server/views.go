@@ -86,6 +86,9 @@ func (s *Server) Build(ctx context.Context, project string, number int64) (api.B
 			v.ProductionTag = delivery.ExpandTag(p.Tags.Production, b.Number)
 		}
 	}
+	if v.Tickets, err = s.tickets(ctx, project); err != nil {
+		return v, err
+	}
 	if v.Nodes, err = s.nodes(ctx, b, nodes); err != nil {
 		return v, err
 	}
@@ -100,6 +103,21 @@ func (s *Server) Build(ctx context.Context, project string, number int64) (api.B
 	v.WhyFailed = s.whyFailed(ctx, b, nodes, v.Nodes)
 	v.Actions = actions(b, nodes, v.Deployments)
 	return v, nil
+}
+
+// tickets are those of the integration branch's pipeline file, for all builds alike.
+func (s *Server) tickets(ctx context.Context, project string) (delivery.Tickets, error) {
+	var pl struct {
+		Tickets delivery.Tickets `json:"tickets"`
+	}
+	text, err := s.store.ProjectPipeline(ctx, project)
+	if err == nil && text != "" {
+		err = json.Unmarshal([]byte(text), &pl)
+	}
+	if err != nil {
+		return pl.Tickets, fmt.Errorf("stored policy: %w", err)
+	}
+	return pl.Tickets, nil
 }
 
 // records adds artifacts, gates, environments, deployments and effects.
