@@ -50,7 +50,7 @@ func (a *app) serverCommands() []*cobra.Command {
 		return nil
 	})
 	a.dataFlag(link, &data)
-	return []*cobra.Command{a.serveCommand(), link, group("token", "Tokens of the command line", a.tokenCreate())}
+	return []*cobra.Command{a.serveCommand(), a.workerCommand(), link, group("token", "Tokens of the command line", a.tokenCreate())}
 }
 
 func (a *app) tokenCreate() *cobra.Command {
@@ -86,12 +86,27 @@ type serving struct {
 	passwordFile string
 	tls          string
 	keep         keeping
+	pools        string
 }
 
 func (a *app) serveCommand() *cobra.Command {
 	var s serving
 	cmd := command("serve", "Run the server", cobra.NoArgs, func(ctx context.Context, _ []string) error { return a.serve(ctx, s) })
 	cmd.Long = "Serve runs the server: pages, API, builds. Everything is kept in the data directory.\nEach flag can be set by an environment variable too: --public-url is SHUNT_PUBLIC_URL."
+	a.servingFlags(cmd, &s)
+	return cmd
+}
+
+// workerCommand is a server without pages: it drives builds and runs jobs.
+func (a *app) workerCommand() *cobra.Command {
+	s := serving{cfg: server.Config{Worker: true}}
+	cmd := command("worker", "Drive builds and run jobs beside other servers", cobra.NoArgs, func(ctx context.Context, _ []string) error { return a.serve(ctx, s) })
+	cmd.Long = "Worker shares the work of the servers on one PostgreSQL: it drives builds and its runner runs their jobs. It shows no pages;\n--listen answers /livez and /readyz. It needs --database, --cluster and a copy of the servers' secret.key in its data directory."
+	a.servingFlags(cmd, &s)
+	return cmd
+}
+
+func (a *app) servingFlags(cmd *cobra.Command, s *serving) {
 	a.dataFlag(cmd, &s.cfg.DataDir)
 	f := cmd.Flags()
 	f.StringVar(&s.cfg.Database, "database", a.getenv("SHUNT_DATABASE"), "postgres:// URL; without one a SQLite file in the data directory (SHUNT_DATABASE)")
@@ -108,7 +123,10 @@ func (a *app) serveCommand() *cobra.Command {
 	f.IntVar(&s.cfg.HotfixWorkers, "hotfix-workers", a.envInt("SHUNT_HOTFIX_WORKERS", 0), "builds of the hotfix lane at once, which never wait for the main lane (2)")
 	a.keepFlags(cmd, &s.keep)
 	f.DurationVar(&s.cfg.Poll, "poll", 0, "how often a quiet repository is looked at (30s)")
-	return cmd
+	f.StringVar(&s.cfg.Cluster, "cluster", a.getenv("SHUNT_CLUSTER"), "host:port for runners, where several servers share a PostgreSQL; without one this server is alone")
+	f.StringVar(&s.cfg.ClusterAddress, "cluster-address", a.getenv("SHUNT_CLUSTER_ADDRESS"), "that address as runners on other machines reach it")
+	f.StringVar(&s.pools, "pools", a.getenv("SHUNT_POOLS"), "pools that this server's runner belongs to, with commas (runs_on of the pipeline file)")
+	f.IntVar(&s.cfg.Jobs, "jobs", a.envInt("SHUNT_JOBS", 0), "jobs of its pools that the runner takes at once (number of processors)")
 }
 
 func (a *app) serve(ctx context.Context, s serving) error {
@@ -119,6 +137,11 @@ func (a *app) serve(ctx context.Context, s serving) error {
 	if s.cfg.Retention, err = s.keep.retention(); err != nil {
 		return err
 	}
+	for pool := range strings.SplitSeq(s.pools, ",") {
+		if pool = strings.TrimSpace(pool); pool != "" {
+			s.cfg.Pools = append(s.cfg.Pools, pool)
+		}
+	}
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
@@ -128,6 +151,10 @@ func (a *app) serve(ctx context.Context, s serving) error {
 	_, err = os.Stat(filepath.Join(s.cfg.DataDir, "database")) // noted by every server
 	first := errors.Is(err, fs.ErrNotExist)
 	return server.Run(ctx, s.cfg, func(url string) {
+		if s.cfg.Worker {
+			a.printf("shunt %s works for %s from %s\n", version(), url, s.cfg.DataDir)
+			return
+		}
 		a.printf("shunt %s serves %s from %s\n", version(), url, s.cfg.DataDir)
 		if !first {
 			return

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
@@ -99,14 +100,18 @@ func (e *Engine) ownID(id string) string {
 // give tells which runner runs an attempt; one that nobody has yet is given to a
 // runner now.
 func (p *performer) give(ctx context.Context, s runSpec) (id string, err error) {
-	if p.Cluster == nil {
+	if s.beside {
 		return "", nil
 	}
-	if s.beside {
-		return p.Cluster.ID, nil
-	}
 	if id, err = p.Store.AttemptRunner(ctx, s.id); err != nil || id != "" {
+		own, _, _ := strings.Cut(p.Owner, "/")
+		if err == nil && p.Cluster == nil && id != own {
+			err = errLost // there were other servers once
+		}
 		return id, err
+	}
+	if p.Cluster == nil {
+		return "", nil
 	}
 	write := p.write
 	if p.driver == nil {

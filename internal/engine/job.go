@@ -155,13 +155,12 @@ type ran struct {
 func (p *performer) run(ctx context.Context, s runSpec) (delivery.Attempt, ran, error) {
 	a := delivery.Attempt{ID: s.id, BuildID: p.build.ID, Node: p.node.Name, Attempt: p.node.Attempt, Fence: p.build.LeaseFence}
 	where, err := p.give(ctx, s)
-	if err != nil {
-		return a, ran{}, err
+	if err == nil {
+		err = p.ask(ctx, where, func(c *runner.Client) error {
+			_, err := c.Wait(ctx, s.id, -1, 0)
+			return err
+		})
 	}
-	err = p.ask(ctx, where, func(c *runner.Client) error {
-		_, err := c.Wait(ctx, s.id, -1, 0)
-		return err
-	})
 	if errors.Is(err, runner.ErrUnknownJob) {
 		if err = failpoint.Hit(string(p.node.Kind), failpoint.AfterIntent); err == nil {
 			err = p.start(ctx, where, s)

@@ -127,3 +127,10 @@ func (q queries) AttemptRunner(ctx context.Context, id string) (string, error) {
 func (t *Tx) GiveAttempt(ctx context.Context, id, runner string) error {
 	return t.must(ctx, "cannot give the attempt to a runner", `update attempts set runner = $2 where id = $1 and state = 'running' and runner = ''`, id, runner)
 }
+
+// ClaimAttempts gives the running attempts of a server that was alone until now
+// to its runner.
+func (t *Tx) ClaimAttempts(ctx context.Context, runner string) error {
+	_, err := t.exec(ctx, `update attempts set runner = $1 where state = 'running' and runner = '' and not exists (select 1 from runners)`, runner)
+	return err
+}
