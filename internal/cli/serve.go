@@ -32,11 +32,13 @@ func (a *app) envOr(name, otherwise string) string {
 	return otherwise
 }
 
-func (a *app) envInt(name string, otherwise int) int {
-	if n, err := strconv.Atoi(a.getenv(name)); err == nil {
-		return n
+// envInt is a number of the environment; 0: it is not set.
+func (a *app) envInt(name string) int {
+	n, err := strconv.Atoi(a.getenv(name))
+	if err != nil {
+		return 0
 	}
-	return otherwise
+	return n
 }
 
 func (a *app) serverCommands() []*cobra.Command {
@@ -113,20 +115,20 @@ func (a *app) servingFlags(cmd *cobra.Command, s *serving) {
 	f.StringVar(&s.cfg.Listen, "listen", a.envOr("SHUNT_LISTEN", "localhost:8080"), "host:port")
 	f.StringVar(&s.cfg.PublicURL, "public-url", a.getenv("SHUNT_PUBLIC_URL"), "address as people reach it (http://<listen>)")
 	f.StringVar(&s.smtp.Host, "smtp-host", a.getenv("SHUNT_SMTP_HOST"), "mail server; without one no mail is sent")
-	f.IntVar(&s.smtp.Port, "smtp-port", a.envInt("SHUNT_SMTP_PORT", 0), "its port (by --smtp-tls: 587, 465 or 25)")
+	f.IntVar(&s.smtp.Port, "smtp-port", a.envInt("SHUNT_SMTP_PORT"), "its port (by --smtp-tls: 587, 465 or 25)")
 	f.StringVar(&s.smtp.User, "smtp-user", a.getenv("SHUNT_SMTP_USER"), "user to sign in as")
 	f.StringVar(&s.passwordFile, "smtp-password-file", a.getenv("SHUNT_SMTP_PASSWORD_FILE"), "file with the password")
 	f.StringVar(&s.tls, "smtp-tls", a.envOr("SHUNT_SMTP_TLS", "starttls"), "starttls, tls, opportunistic or none")
 	f.StringVar(&s.cfg.MailFrom, "mail-from", a.getenv("SHUNT_MAIL_FROM"), "sender of mails")
 	f.StringVar(&s.cfg.MailDir, "mail-dir", a.getenv("SHUNT_MAIL_DIR"), "write mails here, and show them on a page, instead of sending them")
-	f.IntVar(&s.cfg.Workers, "workers", a.envInt("SHUNT_WORKERS", 0), "builds of the main lane at once (4)")
-	f.IntVar(&s.cfg.HotfixWorkers, "hotfix-workers", a.envInt("SHUNT_HOTFIX_WORKERS", 0), "builds of the hotfix lane at once, which never wait for the main lane (2)")
+	f.IntVar(&s.cfg.Workers, "workers", a.envInt("SHUNT_WORKERS"), "builds of the main lane at once (4)")
+	f.IntVar(&s.cfg.HotfixWorkers, "hotfix-workers", a.envInt("SHUNT_HOTFIX_WORKERS"), "builds of the hotfix lane at once, which never wait for the main lane (2)")
 	a.keepFlags(cmd, &s.keep)
 	f.DurationVar(&s.cfg.Poll, "poll", 0, "how often a quiet repository is looked at (30s)")
 	f.StringVar(&s.cfg.Cluster, "cluster", a.getenv("SHUNT_CLUSTER"), "host:port for runners, where several servers share a PostgreSQL; without one this server is alone")
 	f.StringVar(&s.cfg.ClusterAddress, "cluster-address", a.getenv("SHUNT_CLUSTER_ADDRESS"), "that address as runners on other machines reach it")
 	f.StringVar(&s.pools, "pools", a.getenv("SHUNT_POOLS"), "pools that this server's runner belongs to, with commas (runs_on of the pipeline file)")
-	f.IntVar(&s.cfg.Jobs, "jobs", a.envInt("SHUNT_JOBS", 0), "jobs of its pools that the runner takes at once (number of processors)")
+	f.IntVar(&s.cfg.Jobs, "jobs", a.envInt("SHUNT_JOBS"), "jobs of its pools that the runner takes at once (number of processors)")
 }
 
 func (a *app) serve(ctx context.Context, s serving) error {

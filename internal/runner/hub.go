@@ -88,7 +88,7 @@ func (h *Hub) accept(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this connection cannot be turned round", http.StatusInternalServerError)
 		return
 	}
-	if _, err := fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", linkProtocol); err == nil {
+	if _, err = fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", linkProtocol); err == nil {
 		err = rw.Flush()
 	}
 	if err != nil || conn.SetDeadline(time.Time{}) != nil {

@@ -176,10 +176,10 @@ func (l *linker) hold(until time.Duration) {
 		jobs = append(jobs, j)
 	}
 	l.mu.Unlock()
-	switch until {
-	case notYet:
+	if until == notYet {
 		return
-	case 0:
+	}
+	if until == 0 {
 		until = 1 << 62 // jobs that began under a lease go on without one
 	}
 	for _, j := range jobs {
@@ -263,7 +263,7 @@ func (l *linker) renewAt(ctx context.Context, address string) (got Renewed, err 
 }
 
 func (l *linker) connect(ctx context.Context, address string) (net.Conn, error) {
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 3 * time.Second, KeepAliveConfig: keepAlive}, Config: l.tls}
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 3 * time.Second, KeepAliveConfig: keepAlive()}, Config: l.tls}
 	conn, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("reach a server: %w", err)
@@ -272,7 +272,9 @@ func (l *linker) connect(ctx context.Context, address string) (net.Conn, error) 
 }
 
 // keepAlive finds a peer that is cut off within seconds.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 3}
+func keepAlive() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 3}
+}
 
 // exchange sends one request and reads the head of its answer. What follows it is
 // in the reader.

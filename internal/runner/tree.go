@@ -46,10 +46,19 @@ func (c *Client) Send(ctx context.Context, id, dir string) error {
 
 // pack writes a tree as tar: directories, regular files and symbolic links.
 func pack(dir string, w io.Writer) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("pack a work tree: %w", err)
+	}
+	defer root.Close() //nolint:errcheck // opened for its names
 	out := tar.NewWriter(w)
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || path == dir {
 			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err //nolint:wrapcheck // names the file
 		}
 		info, err := entry.Info()
 		if err != nil {
@@ -58,7 +67,7 @@ func pack(dir string, w io.Writer) error {
 		target := ""
 		switch {
 		case info.Mode()&fs.ModeSymlink != 0:
-			if target, err = os.Readlink(path); err != nil {
+			if target, err = root.Readlink(name); err != nil {
 				return err //nolint:wrapcheck // names the file
 			}
 		case !info.Mode().IsRegular() && !info.IsDir():
@@ -68,16 +77,12 @@ func pack(dir string, w io.Writer) error {
 		if err != nil {
 			return err //nolint:wrapcheck // names the file
 		}
-		name, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err //nolint:wrapcheck // names the file
-		}
 		// Names are bytes; PAX wants UTF-8, GNU does not care.
 		*head = tar.Header{Typeflag: head.Typeflag, Name: name, Linkname: target, Size: head.Size, Mode: head.Mode & 0o777, Format: tar.FormatGNU}
 		if err := out.WriteHeader(head); err != nil || !info.Mode().IsRegular() {
 			return err //nolint:wrapcheck // names the file
 		}
-		f, err := os.Open(path)
+		f, err := root.Open(name)
 		if err != nil {
 			return err //nolint:wrapcheck // names the file
 		}
@@ -120,7 +125,7 @@ func unpack(dir string, r io.Reader) error {
 }
 
 func unpackOne(root *os.Root, head *tar.Header, in io.Reader) error {
-	mode := fs.FileMode(head.Mode & 0o777) //nolint:gosec // nine bits
+	mode := fs.FileMode(head.Mode & 0o777)
 	switch head.Typeflag {
 	case tar.TypeDir:
 		return root.Mkdir(head.Name, mode|0o700)
@@ -131,7 +136,7 @@ func unpackOne(root *os.Root, head *tar.Header, in io.Reader) error {
 		if err != nil {
 			return err //nolint:wrapcheck // names the file
 		}
-		_, err = io.Copy(f, in) //nolint:gosec // it comes from our own server
+		_, err = io.Copy(f, in)
 		return errors.Join(err, f.Close())
 	default:
 		return fmt.Errorf("%q has type %q", head.Name, head.Typeflag)
