@@ -79,6 +79,7 @@ type world struct {
 	url     string
 	verb    string   // serve or worker
 	name    string   // of this server among several
+	inside  string   // network namespace that it runs in
 	flags   []string // further ones of serve
 	token   string
 	secret  string // of the webhook
@@ -234,6 +235,9 @@ func (w *world) start() {
 	defer log.Close()
 	args := append([]string{w.verb, "--data", w.data, "--listen", w.listen, "--mail-dir", w.at("mail")}, w.flags...)
 	cmd := exec.Command(w.exe, args...)
+	if w.inside != "" {
+		cmd = exec.Command("ip", append([]string{"netns", "exec", w.inside, w.exe}, args...)...)
+	}
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = w.dir, w.env(), log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	started := make(chan error)

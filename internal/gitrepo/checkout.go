@@ -66,8 +66,11 @@ func (r *Repo) Checkout(ctx context.Context, spec CheckoutSpec) error {
 	case len(entries) > 0:
 		return delivery.Errf(delivery.KindConflict, "bad work tree", "its directory is not empty")
 	}
-	if r.git.shared {
-		for _, id := range spec.Tags { // they may have been made by another server
+	if r.git.shared { // another server may have fetched the commit and made the tags
+		if _, err := r.Resolve(ctx, spec.Commit); err != nil {
+			return err
+		}
+		for _, id := range spec.Tags {
 			if _, _, err := r.object(ctx, id); err != nil {
 				return err
 			}

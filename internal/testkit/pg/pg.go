@@ -23,6 +23,9 @@ type Server struct {
 	cred *syscall.Credential
 	cmd  *exec.Cmd
 	n    atomic.Int64
+	// Listen is an address to be reached at over TCP as well, by whoever is in
+	// its /24 network; "": only through the socket. Set it before Run.
+	Listen string
 }
 
 // Available tells where PostgreSQL's programs are; "" when it is not installed.
@@ -75,11 +78,22 @@ func (s *Server) command(name string, args ...string) *exec.Cmd {
 
 // Run starts the server on its cluster, also after Kill.
 func (s *Server) Run() error {
+	if s.Listen != "" {
+		hba := "local all all trust\nhost all all " + s.Listen + "/24 trust\n"
+		if err := os.WriteFile(filepath.Join(s.data(), "pg_hba.conf"), []byte(hba), 0o600); err != nil {
+			return err
+		}
+		if s.cred != nil {
+			if err := os.Chown(filepath.Join(s.data(), "pg_hba.conf"), int(s.cred.Uid), int(s.cred.Gid)); err != nil {
+				return err
+			}
+		}
+	}
 	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
 	if err != nil {
 		return err
 	}
-	s.cmd = s.command("postgres", "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "max_connections=100")
+	s.cmd = s.command("postgres", "-D", s.data(), "-k", s.dir, "-c", "listen_addresses="+s.Listen, "-c", "max_connections=100")
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.SysProcAttr.Pdeathsig = 0 // bound to a thread; Stop ends it
 	if err := s.cmd.Start(); err != nil {
