@@ -1,8 +1,8 @@
 package store
 
 import (
-	"errors"
 	"context"
+	"errors"
 	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
