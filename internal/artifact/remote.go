@@ -27,10 +27,10 @@ const (
 	// staleMark is when a mark is taken for the left-over of a remover that died.
 	staleMark = 15 * time.Minute
 	// removal is how long a remover may take; it is well below staleMark.
-	removal = 2 * time.Minute
-	// markWait is between two looks of a put that meets a mark.
-	markWait = 200 * time.Millisecond
-	putTries = 100
+	removal     = 2 * time.Minute
+	markWait    = 200 * time.Millisecond
+	putTries    = 50
+	removeTries = 5
 )
 
 func blobKey(sha string) string { return "blobs/" + sha }
@@ -53,10 +53,8 @@ func (s *Store) push(ctx context.Context, file, sha string, size int64) error {
 		case err != nil:
 			return err
 		case s.now().Sub(mark.Changed) < staleMark: // somebody removes it now
-			select {
-			case <-ctx.Done():
+			if !pause(ctx) {
 				return ctx.Err()
-			case <-time.After(markWait):
 			}
 			continue
 		}
@@ -170,19 +168,32 @@ func (s *Store) removeRemote(ctx context.Context, sha string, since time.Time) (
 	if err := s.Remote.Put(ctx, markKey(sha), http.NoBody, 0, false); err != nil {
 		return 0, false, err
 	}
-	object, err := s.Remote.Stat(ctx, blobKey(sha))
-	if err == nil && object.Changed.Before(since) {
-		err = s.Remote.Delete(ctx, blobKey(sha))
-		removed = err == nil
+	for range removeTries { // an answer may be lost, and some stores stumble over a put at the same time
+		var object Object
+		if object, err = s.Remote.Stat(ctx, blobKey(sha)); err == nil && object.Changed.Before(since) {
+			size, err = object.Size, s.Remote.Delete(ctx, blobKey(sha))
+			removed = err == nil
+		}
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			// A remover that does not know how it ended leaves its mark until that is stale.
+			if err = s.Remote.Delete(ctx, markKey(sha)); err == nil {
+				return size, removed, nil
+			}
+		}
+		if !pause(ctx) {
+			break
+		}
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
+	return size, removed, err
+}
+
+func pause(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(markWait):
+		return true
 	}
-	if err == nil {
-		// A mark whose remover does not know how it ended stays until it is stale.
-		err = s.Remote.Delete(ctx, markKey(sha))
-	}
-	return object.Size, removed, err
 }
 
 func (s *Store) now() time.Time { return delivery.SystemClock{}.Now() }
