@@ -77,6 +77,8 @@ type world struct {
 	clone   string
 	listen  string
 	url     string
+	verb    string   // serve or worker
+	name    string   // of this server among several
 	flags   []string // further ones of serve
 	token   string
 	secret  string // of the webhook
@@ -89,7 +91,7 @@ type world struct {
 func emptyWorld(t *testing.T, project string, flags ...string) *world {
 	t.Helper()
 	dir := t.TempDir()
-	w := &world{T: t, exe: program, dir: dir, project: project, data: filepath.Join(dir, "data"), bare: filepath.Join(dir, project+".git"), clone: filepath.Join(dir, project), flags: flags}
+	w := &world{T: t, exe: program, verb: "serve", name: "server", dir: dir, project: project, data: filepath.Join(dir, "data"), bare: filepath.Join(dir, project+".git"), clone: filepath.Join(dir, project), flags: flags}
 	w.must(os.MkdirAll(w.at("home"), 0o750))
 	w.must(os.MkdirAll(w.at("journal"), 0o750))
 	t.Cleanup(w.sweep)
@@ -227,10 +229,10 @@ func (w *world) commit(message string) string {
 // start starts the server and returns when it answers.
 func (w *world) start() {
 	w.Helper()
-	log, err := os.OpenFile(w.at("server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(w.at(w.name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	w.must(err)
 	defer log.Close()
-	args := append([]string{"serve", "--data", w.data, "--listen", w.listen, "--mail-dir", w.at("mail")}, w.flags...)
+	args := append([]string{w.verb, "--data", w.data, "--listen", w.listen, "--mail-dir", w.at("mail")}, w.flags...)
 	cmd := exec.Command(w.exe, args...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = w.dir, w.env(), log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
@@ -423,7 +425,7 @@ func (w *world) jobProcesses() map[int]string {
 func (w *world) runnerPID() (pid int) {
 	w.Helper()
 	w.until("there is a runner", func() bool {
-		for id := range processes(" runner --dir " + w.data) {
+		for id := range processes(" runner --dir " + filepath.Join(w.data, "runner") + " ") {
 			pid = id
 		}
 		return pid != 0
@@ -435,8 +437,11 @@ func (w *world) runnerPID() (pid int) {
 // a world has its directory in its command line or environment.
 func (w *world) sweep() {
 	if w.Failed() {
-		if b, err := os.ReadFile(w.at("server.log")); err == nil {
-			w.Logf("server.log:\n%s", b[max(0, len(b)-6000):])
+		logs, _ := filepath.Glob(w.at("*.log"))
+		for _, log := range logs {
+			if b, err := os.ReadFile(log); err == nil {
+				w.Logf("%s:\n%s", filepath.Base(log), b[max(0, len(b)-6000):])
+			}
 		}
 	}
 	for gone := 0; gone < 3; gone++ { // one that is about to begin has no command line for a moment

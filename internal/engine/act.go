@@ -71,6 +71,7 @@ func (e *Engine) Cancel(ctx context.Context, project string, number int64, by, r
 		if err := tx.AskCancel(ctx, b.ID, by); err != nil {
 			return err
 		}
+		tx.Event(project, number, "asked")
 		gates, err := tx.Gates(ctx, b.ID)
 		if err != nil {
 			return err

@@ -279,7 +279,7 @@ func (p *performer) verify(ctx context.Context, env *pipeline.Environment, d del
 	}
 	a, res, err := p.run(ctx, runSpec{
 		id:   d.ID + "-verify-" + strconv.FormatInt(p.build.LeaseFence, 10),
-		spec: runner.Spec{Steps: []runner.Step{{Name: "verify", Run: env.Verify}}, Timeout: min(env.Timeout, 2*time.Minute)}, env: vars, secrets: env.Secrets, branch: p.project.Branches.Production,
+		spec: runner.Spec{Steps: []runner.Step{{Name: "verify", Run: env.Verify}}, Timeout: min(env.Timeout, 2*time.Minute)}, env: vars, secrets: env.Secrets, branch: p.project.Branches.Production, beside: true,
 	})
 	if err != nil {
 		p.Log.Warn("cannot look a deployment up", "deployment", d.ID, "error", err)

@@ -119,7 +119,10 @@ func (d *driver) run(ctx context.Context, signal <-chan struct{}) error {
 			r := <-d.results
 			delete(d.active, r.node)
 		}
-		if ctx.Err() != nil { // a graceful stop: give the lease back, somebody drives on
+		if errors.Is(err, errDeaf) {
+			d.avoid(d.build.ID)
+		}
+		if ctx.Err() != nil || errors.Is(err, errDeaf) { // give the lease back, somebody drives on
 			save, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer stop()
 			return d.write(save, func(ctx context.Context, tx *store.Tx) error {
@@ -487,10 +490,22 @@ func (d *driver) refresh(ctx context.Context) error {
 	for name := range d.active {
 		n := d.node(name)
 		if n.Kind == delivery.NodeJob || n.Kind == delivery.NodeUp {
-			if err := d.Runner.Stop(ctx, attemptID(d.build, n.Name, n.Attempt), "cancelled"); err != nil && !errors.Is(err, runner.ErrUnknownJob) {
+			if err := d.stop(ctx, attemptID(d.build, n.Name, n.Attempt)); err != nil && !errors.Is(err, runner.ErrUnknownJob) {
 				d.Log.Warn("cannot stop a job", "node", name, "error", err)
 			}
 		}
 	}
 	return nil
+}
+
+func (d *driver) stop(ctx context.Context, id string) error {
+	where, err := d.Store.AttemptRunner(ctx, id)
+	if err != nil {
+		return err
+	}
+	c, linked := d.client(where)
+	if !linked {
+		return errDeaf // asked again with the next beat
+	}
+	return c.Stop(ctx, id, "cancelled")
 }

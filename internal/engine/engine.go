@@ -56,6 +56,8 @@ type Config struct {
 	// Open unseals a secret's value.
 	Open    func(sealed string) (string, error)
 	Workers map[delivery.Lane]int
+	// Cluster is set where several servers share the database.
+	Cluster *Cluster
 	// Paused tells that nothing may be started and no push acted on: the database
 	// may be older than the world (see reconcile.go). nil: never.
 	Paused func() bool
@@ -74,6 +76,7 @@ type Engine struct {
 	held     map[string]*sync.Mutex       // locks by name: a project's intake, an instance's destruction
 	every    time.Duration                // how often to look after what nobody does; a second
 	seen     map[string]map[string]string // tags of the remote by project, as last read: also those that are not ours
+	avoided  map[int64]time.Time          // builds that are left to other servers until then
 	ctx      context.Context              //nolint:containedctx // of the engine's own goroutines, between Start and Stop
 	stop     context.CancelFunc
 	wg       sync.WaitGroup
@@ -83,7 +86,7 @@ type Engine struct {
 
 // New makes an engine. Start starts it.
 func New(cfg Config) *Engine {
-	e := &Engine{Config: cfg, every: time.Second, slots: map[delivery.Lane]chan struct{}{}, drives: map[int64]chan struct{}{}, held: map[string]*sync.Mutex{}, seen: map[string]map[string]string{}, running: map[string]bool{}}
+	e := &Engine{Config: cfg, every: time.Second, slots: map[delivery.Lane]chan struct{}{}, drives: map[int64]chan struct{}{}, held: map[string]*sync.Mutex{}, seen: map[string]map[string]string{}, running: map[string]bool{}, avoided: map[int64]time.Time{}}
 	if e.Logs == nil {
 		e.Logs = NewLogs(filepath.Join(e.Dir, "logs"), nil, e.Log)
 	}
@@ -154,6 +157,9 @@ func (e *Engine) lookAfter(ctx context.Context) {
 			e.kick(id, lane)
 		}
 	}
+	if !e.leads() {
+		return
+	}
 	e.complain(ctx, "look after gates", e.lookAfterGates(ctx, now))
 	e.complain(ctx, "look after environments", e.lookAfterInstances(ctx, now))
 	e.complain(ctx, "compare environments", e.compareInstances(ctx, now))
@@ -173,6 +179,9 @@ func (e *Engine) kick(id int64, lane delivery.Lane) {
 	e.mu.Unlock()
 	if driving {
 		e.signal(id)
+		return
+	}
+	if e.avoids(id) {
 		return
 	}
 	select {
@@ -206,7 +215,7 @@ func (e *Engine) driveInSlot(ctx context.Context, id int64, lane delivery.Lane) 
 // build has gone as far as it goes, or at once when somebody drives it.
 func (e *Engine) Drive(ctx context.Context, id int64) error {
 	b, err := e.Store.Build(ctx, id)
-	if err != nil || b.Status != delivery.BuildQueued && b.Status != delivery.BuildRunning {
+	if err != nil || b.Status != delivery.BuildQueued && b.Status != delivery.BuildRunning || e.avoids(id) {
 		return err
 	}
 	select {

@@ -45,12 +45,18 @@ type Config struct {
 	MailFrom      string
 	MailDir       string // mails are written here instead of sent, and shown on a page
 	Version       string
-	Exe           string        // this binary, to start the runner with
-	Workers       int           // builds of the main lane that are driven at once; default 4
-	HotfixWorkers int           // of the hotfix lane, which never waits for the main lane; default 2
-	Poll          time.Duration // how often a quiet remote is looked at; default 30 s
-	Retention     Retention     // what is removed once a day; default nothing
-	Log           *slog.Logger
+	Exe           string // this binary, to start the runner with
+	Workers       int    // builds of the main lane that are driven at once; default 4
+	HotfixWorkers int    // of the hotfix lane, which never waits for the main lane; default 2
+	Worker        bool   // drives builds and shows no pages: Listen answers only /livez and /readyz
+	Cluster       string // host:port on which runners reach this server, where several share a database; "": it is alone
+	// ClusterAddress is Cluster as runners on other machines reach it; "": as it is.
+	ClusterAddress string
+	Pools          []string      // of runners that this server's belongs to
+	Jobs           int           // of its pools that the runner takes at once; default the number of processors, at least 2
+	Poll           time.Duration // how often a quiet remote is looked at; default 30 s
+	Retention      Retention     // what is removed once a day; default nothing
+	Log            *slog.Logger
 }
 
 // Server is a running server.
@@ -66,6 +72,7 @@ type Server struct {
 	secrets    *sealer
 	clock      delivery.Clock
 	background sync.WaitGroup
+	cluster    *cluster    // nil: this server is alone
 	waits      atomic.Bool // in reconcile mode
 	confirming sync.Mutex
 }
@@ -151,7 +158,7 @@ func open(ctx context.Context, cfg Config) (*Server, error) {
 	if err := s.place.note(abs); err != nil {
 		return nil, err
 	}
-	if s.git, err = gitrepo.New(gitrepo.Config{Dir: filepath.Join(abs, "mirrors"), Home: filepath.Join(abs, "git-home"), Log: cfg.Log}); err != nil {
+	if s.git, err = gitrepo.New(gitrepo.Config{Dir: filepath.Join(abs, "mirrors"), Home: filepath.Join(abs, "git-home"), Log: cfg.Log, Shared: cfg.Cluster != ""}); err != nil {
 		return nil, err
 	}
 	s.runner = runner.NewClient(filepath.Join(abs, "runner"))
@@ -185,23 +192,37 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	if err != nil {
 		return err
 	}
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	if err := s.joinCluster(ctx, work, instance); err != nil {
+		return err
+	}
 	s.engine = engine.New(engine.Config{
 		Store: s.store, Git: s.git, Runner: s.runner, Blobs: s.blobs, Files: s.files, Logs: s.logs, Dir: s.cfg.DataDir, Clock: s.clock, Log: s.cfg.Log,
 		ServerID: id, Owner: fmt.Sprintf("%s/%d", instance, os.Getpid()), URL: s.url, MailFrom: s.cfg.MailFrom, Open: s.secrets.open,
-		Workers: map[delivery.Lane]int{delivery.LaneMain: s.cfg.Workers, delivery.LaneHotfix: s.cfg.HotfixWorkers}, Paused: s.waits.Load,
+		Workers: map[delivery.Lane]int{delivery.LaneMain: s.cfg.Workers, delivery.LaneHotfix: s.cfg.HotfixWorkers}, Paused: s.waits.Load, Cluster: s.engineCluster(),
 	})
 	if err := s.loadReconcile(ctx); err != nil {
 		return err
 	}
+	started := s.clock.Now()
+	s.background.Go(func() { s.beat(work, instance, started) })
+	if s.cluster != nil {
+		s.background.Go(func() { s.serveCluster(work) })
+	}
 	if err := s.ensureRunner(ctx); err != nil {
 		return err
+	}
+	if s.cluster != nil {
+		if err := s.awaitLease(ctx); err != nil {
+			return err
+		}
+		s.background.Go(func() { s.engine.Follow(work) })
 	}
 	handler, err := web.New(web.Config{Backend: waiting{s}, Auth: s.auth, PublicURL: s.url, Version: s.cfg.Version, Mailbox: s.cfg.MailDir != "", Design: strings.HasPrefix(s.cfg.Version, "devel"), Log: s.cfg.Log, Clock: s.clock})
 	if err != nil {
 		return fmt.Errorf("make pages: %w", err)
 	}
-	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
 	if err := s.store.StartQueue(work, store.QueueConfig{Main: s.cfg.Workers, Hotfix: s.cfg.HotfixWorkers, ID: fmt.Sprintf("%s-%d", instance, os.Getpid())}, s.engine); err != nil {
 		return err
 	}
@@ -210,6 +231,9 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	}
 	for _, loop := range []func(context.Context){s.watchRunner, s.pollRemotes, s.sendMails, s.keepHouse, s.watchReconcile} {
 		s.background.Go(func() { loop(work) })
+	}
+	if s.cfg.Worker {
+		handler = healthOnly(handler)
 	}
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, BaseContext: func(net.Listener) context.Context { return work }}
 	served := make(chan error, 1)
@@ -226,6 +250,7 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	stop, done := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer done()
 	err = errors.Join(err, s.store.StopQueue(stop))
+	err = errors.Join(err, s.leave(stop, instance))
 	cancel() // ends live pages, so that the listener can drain
 	if shut := server.Shutdown(stop); shut != nil {
 		err = errors.Join(err, server.Close())
@@ -246,6 +271,15 @@ func (s *Server) identity(ctx context.Context) (string, error) {
 			if err := tx.SetMeta(ctx, "server_id", id); err != nil {
 				return err
 			}
+		}
+		if s.cfg.Worker {
+			if s.cfg.PublicURL != "" {
+				return nil
+			}
+			if s.url, err = tx.Meta(ctx, "url"); err == nil && s.url == "" {
+				err = &delivery.Error{Kind: delivery.KindInvalid, What: "cannot start a worker", Why: "no server has used this database yet, so nobody knows where its pages are", Next: "Start  shunt serve  first, or say it:  --public-url https://..."}
+			}
+			return err
 		}
 		return tx.SetMeta(ctx, "url", s.url)
 	})

@@ -73,7 +73,7 @@ func (s *Server) Build(ctx context.Context, project string, number int64) (api.B
 	if err != nil {
 		return api.BuildDetail{}, err
 	}
-	v := api.BuildDetail{Build: s.build(b), Tree: b.Tree, PolicyDigest: b.PolicyDigest, Nodes: []api.Node{}, Artifacts: []api.Artifact{}, Gates: []api.Gate{}, Instances: []api.Instance{}, Deployments: []api.Deployment{}, Effects: []api.Effect{}, Actions: []api.Action{}}
+	v := api.BuildDetail{Build: s.build(b), Tree: b.Tree, PolicyDigest: b.PolicyDigest, DrivenBy: b.LeaseOwner, Nodes: []api.Node{}, Artifacts: []api.Artifact{}, Gates: []api.Gate{}, Instances: []api.Instance{}, Deployments: []api.Deployment{}, Effects: []api.Effect{}, Actions: []api.Action{}}
 	if b.TagObject != "" {
 		v.BuildTag = delivery.ExpandTag(p.Tags.Build, b.Number)
 	}

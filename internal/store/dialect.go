@@ -5,16 +5,20 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	_ "github.com/jackc/pgx/v5/stdlib" // driver "pgx"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/riverdriver/riverdatabasesql"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
+	"golang.org/x/sys/unix"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
@@ -30,6 +34,9 @@ type dialect struct {
 	// take turns, as SQLite's do: rows that a transaction has read stay as they are
 	// until it ends, on both databases alike. Another server's clock is never asked.
 	begin func(ctx context.Context, tx *sql.Tx) (time.Time, error)
+	// patience bounds a write transaction; 0: it takes as long as the disk does.
+	patience time.Duration
+	listen   *listener // for the events of other servers; nil: there are none
 }
 
 // IsPostgres tells whether a database is named by a PostgreSQL URL.
@@ -44,18 +51,17 @@ func openDatabase(database string) (d dialect, writer, readers *sql.DB, err erro
 		d = dialect{
 			goose: goose.DialectPostgres,
 			queue: func(db *sql.DB) riverdriver.Driver[*sql.Tx] { return riverdatabasesql.New(db) },
-			begin: takeTurn,
+			begin: takeTurn, patience: writeTime,
 		}
-		if writer, err = sql.Open("pgx", database); err != nil {
-			return d, nil, nil, fmt.Errorf("open database: %w", err)
+		cfg, err := postgres(database)
+		if err != nil {
+			return d, nil, nil, err
 		}
+		d.listen = &listener{cfg}
+		writer, readers = stdlib.OpenDB(*cfg), stdlib.OpenDB(*cfg)
 		writer.SetMaxOpenConns(10)
 		writer.SetMaxIdleConns(4)
 		writer.SetConnMaxIdleTime(time.Minute)
-		readers, err = sql.Open("pgx", database)
-		if err != nil {
-			return d, nil, nil, errors.Join(fmt.Errorf("open database: %w", err), writer.Close())
-		}
 		readers.SetMaxOpenConns(8)
 		readers.SetMaxIdleConns(4)
 		return d, writer, readers, nil
@@ -71,6 +77,40 @@ func openDatabase(database string) (d dialect, writer, readers *sql.DB, err erro
 	readers.SetMaxOpenConns(8)
 	return d, writer, readers, nil
 }
+
+// postgres reads a URL. It bounds how long a server that hangs, or is cut off,
+// keeps the others from writing: PostgreSQL ends a session that is idle in a
+// transaction, which holds the writers' turn, or whose client does not answer;
+// and this side finds out as quickly. What the URL says itself stays.
+func postgres(database string) (*pgx.ConnConfig, error) {
+	cfg, err := pgx.ParseConfig(database)
+	if err != nil { // which may hold a password
+		return nil, delivery.Errf(delivery.KindInvalid, "cannot open the database", "its URL cannot be read")
+	}
+	for name, value := range map[string]string{
+		"idle_in_transaction_session_timeout": "3000", "tcp_user_timeout": "4000", "tcp_keepalives_idle": "2", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "3",
+	} {
+		if _, set := cfg.RuntimeParams[name]; !set {
+			cfg.RuntimeParams[name] = value
+		}
+	}
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = 5 * time.Second
+	}
+	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 3}, Control: func(network, _ string, c syscall.RawConn) (err error) {
+		if strings.HasPrefix(network, "tcp") {
+			ctl := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 5000) })
+			err = errors.Join(err, ctl)
+		}
+		return err
+	}}
+	cfg.DialFunc = dialer.DialContext
+	return cfg, nil
+}
+
+// writeTime bounds a write transaction on PostgreSQL. By then whoever writes has
+// lost its leases.
+const writeTime = 10 * time.Second
 
 func openSQLite(path string, readOnly bool) (*sql.DB, error) {
 	q := url.Values{"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(10000)", "foreign_keys(1)"}, "_txlock": {"immediate"}}

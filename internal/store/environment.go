@@ -63,8 +63,8 @@ func (t *Tx) SetInstance(ctx context.Context, i delivery.Instance) error {
 		i.ID, i.State, i.URL, toJSON(i.Outputs), i.Reason, micros(i.DownAt), i.DownTries, 0)
 }
 
-// ClearInstanceClaims makes destructions due again that a dead process of this
-// server was busy with.
+// ClearInstanceClaims makes destructions due again that a dead process was busy
+// with. Whoever is busy with one is joined, not disturbed.
 func (t *Tx) ClearInstanceClaims(ctx context.Context) error {
 	_, err := t.exec(ctx, `update instances set next_try = $1 where state = 'destroying'`, micros(t.now))
 	return err

@@ -51,6 +51,7 @@ type Store struct {
 	mu          sync.Mutex
 	subscribers map[int]chan Event
 	nextSub     int
+	feed        *feed // of all servers' events; nil: this is the only server
 
 	queue *queue
 }
@@ -111,6 +112,7 @@ type Tx struct {
 	tx     *sql.Tx
 	now    time.Time
 	queue  *queue
+	notify bool // other servers may wait for its events
 	events []Event
 	after  []func()
 }
@@ -125,11 +127,21 @@ func (t *Tx) AfterCommit(f func()) { t.after = append(t.after, f) }
 // error of f comes back as it is. When the commit's answer is an error of the
 // disk the process ends, for nobody can know what is durable.
 func (s *Store) Write(ctx context.Context, f func(ctx context.Context, tx *Tx) error) error {
+	if s.dialect.patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.dialect.patience)
+		defer cancel()
+	}
+	return s.write(ctx, f)
+}
+
+// write is Write without an end.
+func (s *Store) write(ctx context.Context, f func(ctx context.Context, tx *Tx) error) error {
 	sqlTx, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
 		return s.judge(fmt.Errorf("begin: %w", err))
 	}
-	tx := &Tx{queries: queries{db: sqlTx}, tx: sqlTx, now: s.Now(), queue: s.queue}
+	tx := &Tx{queries: queries{db: sqlTx}, tx: sqlTx, now: s.Now(), queue: s.queue, notify: s.dialect.listen != nil}
 	if s.dialect.begin != nil {
 		tx.now, err = s.dialect.begin(ctx, sqlTx)
 	}
@@ -151,7 +163,9 @@ func (s *Store) Write(ctx context.Context, f func(ctx context.Context, tx *Tx) e
 	for _, done := range tx.after {
 		done()
 	}
-	s.publish(tx.events)
+	if s.feed == nil || !s.feed.poke() {
+		s.publish(tx.events)
+	}
 	return nil
 }
 
