@@ -112,3 +112,51 @@ func TestTwoServersShareADirectory(t *testing.T) {
 	b.shipped(build.Number, 1)
 	b.refusedToStart("keeps them in the shared directory "+shared, "--shared", t.TempDir())
 }
+
+// One server on SQLite with an object store: a backup says where the artifacts
+// are, notices a lost one, and what is restored starts only on the same store.
+func TestBackupWithAnObjectStore(t *testing.T) {
+	t.Parallel()
+	objects := s3.Start(t)
+	w := newWorld(t, shop(nil), "--objects", objects.URL("shop"))
+	w.add(api.AddProject{InstallHook: true})
+	build := w.push("develop")
+	w.promote(build.Number)
+	sha := w.reach(build.Number, delivery.BuildSucceeded).Artifacts[0].SHA256
+	file := w.at("backup.tar")
+	if out := w.shunt("backup", "--data", w.data, "--to", file); !strings.Contains(out, "they are in the object store s3://bucket/shop") {
+		t.Errorf("backup says %s", out)
+	}
+	if out := w.shunt("backup", "verify", file); !strings.Contains(out, "kept in the object store") {
+		t.Errorf("verify says %s", out)
+	}
+	if out := w.run(w.dir, "tar", "-xOf", file, "ELSEWHERE"); !strings.Contains(out, "blobs/"+sha) || !strings.Contains(out, "published/shop/") || !strings.Contains(out, "-job-build-1.log") {
+		t.Errorf("the backup names %s", out)
+	}
+	if out := w.run(w.dir, "tar", "-tf", file); strings.Contains(out, "blobs/") || strings.Contains(out, "logs/") {
+		t.Errorf("the cache is in the backup: %s", out)
+	}
+
+	w.kill(syscall.SIGKILL)
+	key, err := os.ReadFile(filepath.Join(w.data, "secret.key"))
+	w.must(err)
+	w.must(os.RemoveAll(w.data))
+	w.shunt("restore", file, "--data", w.data)
+	w.must(os.WriteFile(filepath.Join(w.data, "secret.key"), key, 0o600))
+	if out := w.shuntCode(1, "serve", "--data", w.data, "--listen", freeAddress(t)); !strings.Contains(out, "this installation keeps them in the object store") {
+		t.Errorf("without its object store it says %s", out)
+	}
+	w.start()
+	w.shunt("reconcile", "--confirm", "-m", "the disk burnt")
+	if got := w.artifact(build.Number, "app"); !strings.Contains(got, "first") {
+		t.Errorf("restored, the artifact is %q", got)
+	}
+	if got := w.log(build.Number, "job/build"); !strings.Contains(got, "step 1") {
+		t.Errorf("restored, the log is %q", got)
+	}
+
+	w.must(os.Remove(filepath.Join(objects.Dir, "shop", "blobs", sha)))
+	if out := w.shuntCode(1, "backup", "--data", w.data, "--to", w.at("late.tar")); !strings.Contains(out, "lost before this backup: the artifact with sha256 "+sha) {
+		t.Errorf("a lost artifact: %s", out)
+	}
+}
