@@ -169,7 +169,7 @@ func (k kept) claim(ctx context.Context, st *store.Store, installation string) e
 		if len(projects) > 0 {
 			return &delivery.Error{
 				Kind: delivery.KindConflict, What: what, Why: "this installation has kept its files in the data directory so far",
-				Next: "Stop the server and move them:  shunt migrate-files --data DIR --objects s3://...",
+				Next: "Start the server without --objects and --shared; only an installation without projects can choose.",
 			}
 		}
 		return k.record(ctx, st, mark)
