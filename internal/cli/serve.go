@@ -112,6 +112,8 @@ func (a *app) servingFlags(cmd *cobra.Command, s *serving) {
 	a.dataFlag(cmd, &s.cfg.DataDir)
 	f := cmd.Flags()
 	f.StringVar(&s.cfg.Database, "database", a.getenv("SHUNT_DATABASE"), "postgres:// URL; without one a SQLite file in the data directory (SHUNT_DATABASE)")
+	f.StringVar(&s.cfg.Objects, "objects", a.getenv("SHUNT_OBJECTS"), "s3://BUCKET/PREFIX?endpoint=URL&region=NAME: keep artifacts and logs in this object store, for all servers; its keys are in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (SHUNT_OBJECTS)")
+	f.StringVar(&s.cfg.Shared, "shared", a.getenv("SHUNT_SHARED"), "directory, the same on all servers, for artifacts and logs (SHUNT_SHARED)")
 	f.StringVar(&s.cfg.Listen, "listen", a.envOr("SHUNT_LISTEN", "localhost:8080"), "host:port")
 	f.StringVar(&s.cfg.PublicURL, "public-url", a.getenv("SHUNT_PUBLIC_URL"), "address as people reach it (http://<listen>)")
 	f.StringVar(&s.smtp.Host, "smtp-host", a.getenv("SHUNT_SMTP_HOST"), "mail server; without one no mail is sent")

@@ -22,6 +22,7 @@ import (
 
 	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/testkit/s3"
 )
 
 // patience is how long a test waits for what must come. It is generous: a slow
@@ -81,6 +82,7 @@ type world struct {
 	name    string   // of this server among several
 	inside  string   // network namespace that it runs in
 	flags   []string // further ones of serve
+	environ []string // further variables
 	token   string
 	secret  string // of the webhook
 	api     *api.Client
@@ -106,6 +108,7 @@ func emptyWorld(t *testing.T, project string, flags ...string) *world {
 func newWorld(t *testing.T, files map[string]string, flags ...string) *world {
 	t.Helper()
 	w := emptyWorld(t, "shop", flags...)
+	w.environ = s3.Environ() // only servers with --objects look at them
 	w.run(w.dir, "git", "init", "--quiet", "--bare", "--initial-branch=master", w.bare)
 	w.run(w.dir, "git", "init", "--quiet", "--initial-branch=master", w.clone)
 	w.git("remote", "add", "origin", w.bare)
@@ -154,10 +157,10 @@ func (w *world) must(err error) {
 
 // env is the environment of people's commands: nothing of the machine's user.
 func (w *world) env() []string {
-	return []string{
+	return append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + w.at("home"), "LANG=C.UTF-8", "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "GIT_MERGE_AUTOEDIT=no",
 		"GIT_EDITOR=true", "SHUNT_SERVER=" + w.url, "SHUNT_TOKEN=" + w.token, "SHUNT_PROJECT=" + w.project,
-	}
+	}, w.environ...)
 }
 
 // command runs a program as a person in a directory would; the exit code is no error.

@@ -88,7 +88,10 @@ func (p *performer) startDeployment(ctx context.Context, env *pipeline.Environme
 		return d, &result{err: err}
 	}
 	for _, a := range artifacts {
-		if err := p.Blobs.Verify(ctx, a.SHA256); err != nil {
+		if err := p.Blobs.Verify(ctx, a.SHA256); delivery.IsKind(err, delivery.KindUnavailable) {
+			r := p.later(err.Error())
+			return d, &r
+		} else if err != nil {
 			r := failed(fmt.Sprintf("artifact %s is not what was approved: %v", a.Name, err))
 			return d, &r
 		}

@@ -45,7 +45,8 @@ type Config struct {
 	Runner   *runner.Client
 	Blobs    *artifact.Store
 	Files    *artifact.Files
-	Dir      string // absolute; holds work/ and logs/
+	Logs     *Logs  // nil: in Dir
+	Dir      string // absolute; holds work/
 	Clock    delivery.Clock
 	Log      *slog.Logger
 	ServerID string // of the installation; part of tags
@@ -86,6 +87,9 @@ type Engine struct {
 // New makes an engine. Start starts it.
 func New(cfg Config) *Engine {
 	e := &Engine{Config: cfg, every: time.Second, slots: map[delivery.Lane]chan struct{}{}, drives: map[int64]chan struct{}{}, held: map[string]*sync.Mutex{}, seen: map[string]map[string]string{}, running: map[string]bool{}, avoided: map[int64]time.Time{}}
+	if e.Logs == nil {
+		e.Logs = NewLogs(filepath.Join(e.Dir, "logs"), nil, e.Log)
+	}
 	for lane, n := range cfg.Workers {
 		e.slots[lane] = make(chan struct{}, n)
 	}
@@ -266,5 +270,5 @@ func (e *Engine) workDir(id string) string { return filepath.Join(e.Dir, "work",
 
 // LogPath is where the log of an attempt is kept.
 func (e *Engine) LogPath(attemptID string) string {
-	return filepath.Join(e.Dir, "logs", attemptID+".log")
+	return e.Logs.Path(attemptID)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -50,6 +49,9 @@ func (p *performer) job(ctx context.Context) result {
 		}
 		if err == nil {
 			err = failpoint.Hit("artifact", failpoint.AfterRecord)
+		}
+		if delivery.IsKind(err, delivery.KindUnavailable) {
+			return p.later(err.Error()) // the object store is away, and the runner keeps the file
 		}
 		if err != nil {
 			return result{err: fmt.Errorf("store artifact: %w", err)}
@@ -254,18 +256,12 @@ func (p *performer) start(ctx context.Context, where string, s runSpec) error {
 
 // follow copies the log of a running job until it has ended and all is copied.
 func (p *performer) follow(ctx context.Context, where, id string) (res runner.Result, err error) {
-	if err := os.MkdirAll(filepath.Join(p.Dir, "logs"), 0o750); err != nil {
-		return res, fmt.Errorf("make log directory: %w", err)
-	}
-	log, err := os.OpenFile(p.LogPath(id), os.O_CREATE|os.O_RDWR, 0o640) //nolint:gosec // ids are made of checked names
+	log, err := p.Logs.write(ctx, id)
 	if err != nil {
-		return res, fmt.Errorf("open log: %w", err)
+		return res, err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
-	offset, err := log.Seek(0, io.SeekEnd)
-	if err != nil {
-		return res, fmt.Errorf("open log: %w", err)
-	}
+	offset := log.size.Load()
 	for {
 		var st runner.Status
 		err := p.ask(ctx, where, func(c *runner.Client) (err error) {
@@ -273,7 +269,7 @@ func (p *performer) follow(ctx context.Context, where, id string) (res runner.Re
 			return err
 		})
 		if errors.Is(err, runner.ErrUnknownJob) { // its runner forgot it: nobody knows how it ended
-			return runner.Result{State: delivery.AttemptLost, Reason: "the runner no longer knows this job"}, nil
+			return runner.Result{State: delivery.AttemptLost, Reason: "the runner no longer knows this job"}, log.finish(ctx)
 		}
 		if err != nil {
 			return res, err
@@ -293,7 +289,7 @@ func (p *performer) follow(ctx context.Context, where, id string) (res runner.Re
 			}
 		}
 		if st.Result != nil && offset >= st.LogSize {
-			return *st.Result, log.Sync()
+			return *st.Result, log.finish(ctx)
 		}
 	}
 }

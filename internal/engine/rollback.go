@@ -58,7 +58,11 @@ func (e *Engine) Rollback(ctx context.Context, project string, to int64, by, rea
 	}
 	facts.ArtifactsPresent = err == nil && (len(artifacts) > 0 || !slices.ContainsFunc(pl.Jobs, func(j pipeline.Job) bool { return len(j.Artifacts) > 0 }))
 	for _, a := range artifacts {
-		facts.ArtifactsPresent = facts.ArtifactsPresent && e.Blobs.Verify(ctx, a.SHA256) == nil
+		err := e.Blobs.Verify(ctx, a.SHA256)
+		if delivery.IsKind(err, delivery.KindUnavailable) {
+			return b, err // nobody knows whether they are there
+		}
+		facts.ArtifactsPresent = facts.ArtifactsPresent && err == nil
 	}
 	facts.To = number
 	if _, refusal := flow.RollbackTarget(facts); refusal != nil {

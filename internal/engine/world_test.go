@@ -27,10 +27,12 @@ import (
 	"github.com/shuntcd/shunt/internal/notify"
 	"github.com/shuntcd/shunt/internal/runner"
 	"github.com/shuntcd/shunt/internal/store"
+	"github.com/shuntcd/shunt/internal/testkit/s3"
 )
 
 // TestMain lets the test binary be the runner and its shim, as the program is.
 func TestMain(m *testing.M) {
+	s3.Setenv()
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case runner.ShimCommand:

@@ -33,6 +33,9 @@ const (
 	aboutName    = "ABOUT"
 	manifestName = "MANIFEST"
 	databaseName = "shunt.db"
+	// elsewhereName lists, one "<bytes>  <name>" a line, what was kept in an object
+	// store or a shared directory, which is not in the archive.
+	elsewhereName = "ELSEWHERE"
 )
 
 // About is what an archive says of itself.
@@ -40,7 +43,8 @@ type About struct {
 	Format   int       `json:"format"` // 1
 	Version  string    `json:"shunt"`  // of the program that made it
 	MadeAt   time.Time `json:"made_at"`
-	Database string    `json:"database"` // "sqlite": its rows are in it; "postgres": they are not
+	Database string    `json:"database"`        // "sqlite": its rows are in it; "postgres": they are not
+	Files    string    `json:"files,omitempty"` // where artifacts and logs are, when they are not in it
 }
 
 // archiver adds files to an archive that is being made.

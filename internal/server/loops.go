@@ -210,7 +210,7 @@ func (s *Server) daily(ctx context.Context) {
 		err = errors.Join(err, s.git.Repo(p.Name, p.URL, p.Local).Maintain(ctx))
 	}
 	if !s.waits.Load() {
-		swept, sweep := s.cfg.Retention.sweep(ctx, s.store, s.blobs, s.cfg.DataDir, false)
+		swept, sweep := s.cfg.Retention.sweep(ctx, s.store, s.kept, false)
 		if err = errors.Join(err, sweep); swept.Blobs+swept.Logs > 0 {
 			s.cfg.Log.Info("removed what is old", "artifacts", swept.Blobs, "logs", swept.Logs, "bytes", swept.Bytes)
 		}

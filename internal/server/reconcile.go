@@ -113,6 +113,9 @@ func (s *Server) compareFiles(ctx context.Context, projects []delivery.Project, 
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
+			if delivery.IsKind(err, delivery.KindUnavailable) {
+				return err
+			}
 			say(a.Project, "artifact", fmt.Sprintf("artifact %s of build %d (sha256 %s) is not in the store as it was made: it cannot be deployed again", a.Name, a.Number, a.SHA256))
 		}
 	}

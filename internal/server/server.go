@@ -20,7 +20,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/shuntcd/shunt/internal/artifact"
 	"github.com/shuntcd/shunt/internal/auth"
 	"github.com/shuntcd/shunt/internal/delivery"
 	"github.com/shuntcd/shunt/internal/engine"
@@ -38,6 +37,8 @@ const Operator = "operator"
 type Config struct {
 	DataDir       string // everything that Shunt keeps; made when missing
 	Database      string // a postgres:// URL; empty: the SQLite file shunt.db in DataDir
+	Objects       string // s3:// address of the object store that all servers share; empty: none
+	Shared        string // directory that all servers share, for the same; not with Objects
 	Listen        string // host:port
 	PublicURL     string // as people reach it; empty: http://<Listen>
 	SMTP          *notify.SMTP
@@ -64,8 +65,7 @@ type Server struct {
 	url        string
 	store      *store.Store
 	git        *gitrepo.Git
-	blobs      *artifact.Store
-	files      *artifact.Files
+	kept       // blobs, files, logs
 	runner     *runner.Client
 	engine     *engine.Engine
 	auth       *auth.Service
@@ -152,10 +152,12 @@ func open(ctx context.Context, cfg Config) (*Server, error) {
 	if s.secrets, err = openSealer(filepath.Join(abs, "secret.key")); err != nil {
 		return nil, err
 	}
-	if s.blobs, err = artifact.NewStore(filepath.Join(abs, "blobs")); err != nil {
+	if s.kept, err = (place{Objects: cfg.Objects, Shared: cfg.Shared}).open(abs, cfg.Log); err != nil {
 		return nil, err
 	}
-	s.files = &artifact.Files{Dir: filepath.Join(abs, "published"), Store: s.blobs}
+	if err := s.place.note(abs); err != nil {
+		return nil, err
+	}
 	if s.git, err = gitrepo.New(gitrepo.Config{Dir: filepath.Join(abs, "mirrors"), Home: filepath.Join(abs, "git-home"), Log: cfg.Log, Shared: cfg.Cluster != ""}); err != nil {
 		return nil, err
 	}
@@ -183,6 +185,9 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	if err != nil {
 		return err
 	}
+	if err := s.claim(ctx, s.store, id); err != nil {
+		return err
+	}
 	instance, err := instanceName(filepath.Join(s.cfg.DataDir, "instance"))
 	if err != nil {
 		return err
@@ -193,7 +198,7 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 		return err
 	}
 	s.engine = engine.New(engine.Config{
-		Store: s.store, Git: s.git, Runner: s.runner, Blobs: s.blobs, Files: s.files, Dir: s.cfg.DataDir, Clock: s.clock, Log: s.cfg.Log,
+		Store: s.store, Git: s.git, Runner: s.runner, Blobs: s.blobs, Files: s.files, Logs: s.logs, Dir: s.cfg.DataDir, Clock: s.clock, Log: s.cfg.Log,
 		ServerID: id, Owner: fmt.Sprintf("%s/%d", instance, os.Getpid()), URL: s.url, MailFrom: s.cfg.MailFrom, Open: s.secrets.open,
 		Workers: map[delivery.Lane]int{delivery.LaneMain: s.cfg.Workers, delivery.LaneHotfix: s.cfg.HotfixWorkers}, Paused: s.waits.Load, Cluster: s.engineCluster(),
 	})

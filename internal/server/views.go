@@ -219,7 +219,7 @@ func (s *Server) whyFailed(ctx context.Context, b delivery.Build, nodes []delive
 			if attempts, err := s.store.Attempts(ctx, b.ID); err == nil {
 				for _, a := range attempts {
 					if a.Node == n.Name && a.Attempt == last.Attempt {
-						v.Tail = engine.Tail(s.engine.LogPath(a.ID), 20)
+						v.Tail = s.tail(ctx, a.ID)
 					}
 				}
 			}
@@ -227,6 +227,16 @@ func (s *Server) whyFailed(ctx context.Context, b delivery.Build, nodes []delive
 		return v
 	}
 	return &api.WhyFailed{Reason: b.Reason}
+}
+
+// tail is the end of a log. A page does not wait long for an object store.
+func (s *Server) tail(ctx context.Context, attempt string) []string {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := s.logs.Sync(ctx, attempt, false); err != nil {
+		s.cfg.Log.Warn("cannot fetch a log", "job", attempt, "error", err)
+	}
+	return engine.Tail(s.logs.Path(attempt), 20)
 }
 
 // actions lists what a person may do to a build now.
