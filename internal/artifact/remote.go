@@ -70,7 +70,7 @@ func (s *Store) push(ctx context.Context, file, sha string, size int64) error {
 }
 
 func (s *Store) pushOnce(ctx context.Context, file, sha string, size int64) error {
-	f, err := os.Open(file) //nolint:gosec // our own temporary file
+	f, err := os.Open(file)
 	if err != nil {
 		return err
 	}

@@ -130,9 +130,9 @@ func (l *Logs) sync(ctx context.Context, k *knownLog, id string, now bool) error
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
-	_, whole, err := l.pull(ctx, id, f)
+	whole, err := l.pull(ctx, id, f)
 	if errors.Is(err, fs.ErrNotExist) { // chunks became one object meanwhile
-		_, whole, err = l.pull(ctx, id, f)
+		whole, err = l.pull(ctx, id, f)
 	}
 	if whole && err == nil {
 		err = l.markWhole(id, f)
@@ -141,19 +141,19 @@ func (l *Logs) sync(ctx context.Context, k *knownLog, id string, now bool) error
 	return errors.Join(err, f.Close())
 }
 
-// pull appends what the object store has behind the end of f. It returns the
-// offset that it reached.
-func (l *Logs) pull(ctx context.Context, id string, f *os.File) (at int64, whole bool, err error) {
-	if at, err = f.Seek(0, io.SeekEnd); err != nil {
-		return 0, false, fmt.Errorf("extend log: %w", err)
+// pull appends what the object store has behind the end of f; whole tells that
+// nothing comes after it.
+func (l *Logs) pull(ctx context.Context, id string, f *os.File) (whole bool, err error) {
+	at, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return false, fmt.Errorf("extend log: %w", err)
 	}
-	n, err := l.get(ctx, logKey(id), at, f)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return at + n, err == nil, err
+	if _, err = l.get(ctx, logKey(id), at, f); !errors.Is(err, fs.ErrNotExist) {
+		return err == nil, err
 	}
 	chunks, err := l.chunks(ctx, id)
 	if err != nil {
-		return at, false, err
+		return false, err
 	}
 	for _, c := range chunks {
 		if c.from > at {
@@ -164,10 +164,10 @@ func (l *Logs) pull(ctx context.Context, id string, f *os.File) (at int64, whole
 		}
 		n, err := l.get(ctx, chunkKey(id, c.from), at-c.from, f)
 		if at += n; err != nil {
-			return at, false, err
+			return false, err
 		}
 	}
-	return at, false, nil
+	return false, nil
 }
 
 func (l *Logs) get(ctx context.Context, key string, offset int64, to io.Writer) (int64, error) {

@@ -155,7 +155,7 @@ func open(ctx context.Context, cfg Config) (*Server, error) {
 	if s.kept, err = (place{Objects: cfg.Objects, Shared: cfg.Shared}).open(abs, cfg.Log); err != nil {
 		return nil, err
 	}
-	if err := s.place.note(abs); err != nil {
+	if err := s.note(abs); err != nil {
 		return nil, err
 	}
 	if s.git, err = gitrepo.New(gitrepo.Config{Dir: filepath.Join(abs, "mirrors"), Home: filepath.Join(abs, "git-home"), Log: cfg.Log, Shared: cfg.Cluster != ""}); err != nil {
