@@ -43,13 +43,13 @@ func (p *performer) job(ctx context.Context) result {
 	}
 	var artifacts []delivery.Artifact
 	for _, f := range res.Artifacts {
-		err := failpoint.Hit("artifact", failpoint.BeforeIntent)
+		err := failpoint.Hit("artifact", failpoint.BeforeCall)
 		var size int64
 		if err == nil {
 			size, err = p.Blobs.PutFile(ctx, f.Path, f.SHA256)
 		}
 		if err == nil {
-			err = failpoint.Hit("artifact", failpoint.AfterRecord)
+			err = failpoint.Hit("artifact", failpoint.BeforeRecord)
 		}
 		if err != nil {
 			return result{err: fmt.Errorf("store artifact: %w", err)}
@@ -133,6 +133,7 @@ type runSpec struct {
 	spec    runner.Spec
 	env     []string
 	secrets []string
+	effect  string            // in the list of failpoints; "": the node's
 	branch  string            // the branch that the work tree stands on; "": the pushed one
 	tags    map[string]string // full tag refs to make visible
 }
@@ -142,12 +143,15 @@ type runSpec struct {
 // same id twice: the runner knows it.
 func (p *performer) run(ctx context.Context, s runSpec) (delivery.Attempt, runner.Result, error) {
 	a := delivery.Attempt{ID: s.id, BuildID: p.build.ID, Node: p.node.Name, Attempt: p.node.Attempt, Fence: p.build.LeaseFence}
+	if s.effect == "" {
+		s.effect = pointOf(p.node.Kind)
+	}
 	err := p.patiently(ctx, func() error {
 		_, err := p.Runner.Wait(ctx, s.id, -1, 0)
 		return err
 	})
 	if errors.Is(err, runner.ErrUnknownJob) {
-		if err = failpoint.Hit(string(p.node.Kind), failpoint.AfterIntent); err == nil {
+		if err = failpoint.Hit(s.effect, failpoint.AfterIntent); err == nil {
 			err = p.start(ctx, s)
 		}
 	}
@@ -156,7 +160,7 @@ func (p *performer) run(ctx context.Context, s runSpec) (delivery.Attempt, runne
 	}
 	res, err := p.follow(ctx, s.id)
 	if err == nil {
-		err = failpoint.Hit(string(p.node.Kind), failpoint.BeforeRecord)
+		err = failpoint.Hit(s.effect, failpoint.BeforeRecord)
 	}
 	if err != nil {
 		return a, res, err
@@ -203,6 +207,9 @@ func (p *performer) start(ctx context.Context, s runSpec) error {
 		}
 		spec.Env = append(spec.Env, name+"="+value)
 		spec.Secrets = append(spec.Secrets, value)
+	}
+	if err := failpoint.Hit(s.effect, failpoint.BeforeCall); err != nil {
+		return err
 	}
 	return p.patiently(ctx, func() error {
 		_, err := p.Runner.Start(ctx, spec)
@@ -252,6 +259,9 @@ func (p *performer) follow(ctx context.Context, id string) (res runner.Result, e
 			return res, err
 		}
 		for offset < st.LogSize {
+			if err := failpoint.Hit("log", failpoint.BeforeCall); err != nil {
+				return res, err
+			}
 			n, err := p.Runner.Log(ctx, id, offset, log)
 			offset += n
 			if err != nil && !errors.Is(err, runner.ErrGone) {
@@ -262,7 +272,10 @@ func (p *performer) follow(ctx context.Context, id string) (res runner.Result, e
 			}
 		}
 		if st.Result != nil && offset >= st.LogSize {
-			return *st.Result, log.Sync()
+			if err := failpoint.Hit("log", failpoint.BeforeRecord); err != nil {
+				return res, err
+			}
+			return *st.Result, errors.Join(log.Sync(), failpoint.Hit("log", failpoint.AfterRecord))
 		}
 	}
 }

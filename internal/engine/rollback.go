@@ -64,7 +64,7 @@ func (e *Engine) Rollback(ctx context.Context, project string, to int64, by, rea
 	if _, refusal := flow.RollbackTarget(facts); refusal != nil {
 		return b, refusal.Err()
 	}
-	return b, e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+	return b, e.rows(ctx, "rollback", func(ctx context.Context, tx *store.Tx) error {
 		return e.askRollback(ctx, tx, p, b.ID, production, by, reason)
 	})
 }

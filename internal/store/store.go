@@ -24,6 +24,7 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/failpoint"
 )
 
 //go:embed migrations/*.sql
@@ -87,11 +88,27 @@ func (s *Store) migrate(ctx context.Context, files fs.FS) error {
 			Why: fmt.Sprintf("its schema has version %d and this shunt knows up to %d: a newer shunt has used it", current, target), Next: "Start the newer shunt again.",
 		}
 	}
+	if current == target {
+		return s.migrateQueue(ctx)
+	}
+	if err := failpoint.Hit("migrate", failpoint.BeforeIntent); err != nil {
+		return err
+	}
 	if err := s.copyBefore(ctx, p, current); err != nil {
 		return err
 	}
-	if _, err := p.Up(ctx); err != nil {
-		return fmt.Errorf("migrate database: %w", err)
+	for { // each migration is a transaction, with the row that says that it was done
+		if err := failpoint.Hit("migrate", failpoint.BeforeCall); err != nil {
+			return err
+		}
+		if _, err := p.UpByOne(ctx); errors.Is(err, goose.ErrNoNextVersion) {
+			break
+		} else if err != nil {
+			return fmt.Errorf("migrate database: %w", err)
+		}
+		if err := failpoint.Hit("migrate", failpoint.AfterRecord); err != nil {
+			return err
+		}
 	}
 	return s.migrateQueue(ctx)
 }

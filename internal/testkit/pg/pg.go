@@ -11,6 +11,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -104,6 +105,18 @@ func (s *Server) Database(ctx context.Context) (string, error) {
 	}
 	q := url.Values{"host": {s.dir}, "user": {"shunt"}}
 	return "postgres:///" + name + "?" + q.Encode(), ctx.Err()
+}
+
+// Temporary makes an empty database and returns its URL, and how to remove it:
+// a cluster that serves hundreds of stories would fill the disk.
+func (s *Server) Temporary(ctx context.Context) (url string, drop func() error, err error) {
+	name := ""
+	if url, err = s.Database(ctx); err == nil {
+		name, _, _ = strings.Cut(strings.TrimPrefix(url, "postgres:///"), "?")
+	}
+	return url, func() error {
+		return s.command("dropdb", "--force", "-h", s.dir, "-U", "shunt", name).Run()
+	}, err
 }
 
 // Kill ends the server at once, as a crash does.
