@@ -59,7 +59,7 @@ done
 `
 
 func (s suite) detours(ctx context.Context, dir, database string, env []string) (err error) {
-	w, err := s.newWorld(ctx, dir, database, env)
+	w, err := s.newWorld(ctx, dir, database, env, detour)
 	if err != nil {
 		return err
 	}

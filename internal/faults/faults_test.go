@@ -70,11 +70,7 @@ func TestTheStoryEndsTheSameWithAFaultAtEveryPoint(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes two minutes")
 	}
-	s := suite{bin: filepath.Join(t.TempDir(), "shunt")}
-	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "failpoints", "-o", s.bin, "../../cmd/shunt")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	s := suite{bin: program(t)}
 	databases := []string{"sqlite", "postgres"}
 	if *database != "both" {
 		databases = []string{*database}
@@ -127,6 +123,40 @@ func TestTheStoryEndsTheSameWithAFaultAtEveryPoint(t *testing.T) {
 	wg.Wait()
 	fmt.Printf("faults: %d points of %d effects, %d stories on %s, %d faults fired, seeds %d to %d\nviolations: %d\n",
 		len(failpoint.Names()), len(failpoint.Effects()), len(runs), strings.Join(databases, " and "), fired.Load(), *seed, *seed+*seeds-1, violations.Load())
+}
+
+// program builds the binary under test, once.
+func program(t *testing.T) string {
+	t.Helper()
+	bin, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
+var (
+	buildDir string // TestMain removes it
+	built    = sync.OnceValues(func() (string, error) {
+		bin := filepath.Join(buildDir, "shunt")
+		out, err := exec.Command("go", "build", "-tags", "failpoints", "-o", bin, "../../cmd/shunt").CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%w\n%s", err, out)
+		}
+		return bin, err
+	})
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(func() int {
+		var err error
+		if buildDir, err = os.MkdirTemp("", "shunt-faults-bin-"); err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(buildDir)
+		return m.Run()
+	}())
 }
 
 // choose picks the stories to play. The core takes of each effect one point of

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,9 +42,10 @@ type world struct {
 	commits  map[int64]string // by build
 	down     context.CancelFunc
 	gone     chan struct{}
+	pid      atomic.Int64 // of the server
 }
 
-func (s suite) newWorld(ctx context.Context, dir, database string, env []string) (*world, error) {
+func (s suite) newWorld(ctx context.Context, dir, database string, env []string, files map[string]string) (*world, error) {
 	w := &world{ctx: ctx, suite: s, dir: dir, data: filepath.Join(dir, "data"), database: database, bare: filepath.Join(dir, "shop.git"), clone: filepath.Join(dir, "shop"), commits: map[int64]string{}}
 	w.env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "GIT_CONFIG_NOSYSTEM=1", "GIT_AUTHOR_NAME=Ana", "GIT_AUTHOR_EMAIL=ana@example.org", "GIT_COMMITTER_NAME=Ana", "GIT_COMMITTER_EMAIL=ana@example.org"}, env...)
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+rand.IntN(250), rand.IntN(250), 1+rand.IntN(250)))
@@ -62,7 +64,7 @@ func (s suite) newWorld(ctx context.Context, dir, database string, env []string)
 			return nil, err
 		}
 	}
-	for name, text := range detour {
+	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(w.clone, name), []byte(w.expand(text)), 0o755); err != nil {
 			return nil, err
 		}
@@ -131,7 +133,10 @@ func (w *world) serve() error {
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 			cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 			cmd.WaitDelay = 20 * time.Second
-			_ = cmd.Run()
+			if cmd.Start() == nil {
+				w.pid.Store(int64(cmd.Process.Pid))
+				_ = cmd.Wait()
+			}
 			time.Sleep(20 * time.Millisecond)
 		}
 	}()
