@@ -156,7 +156,7 @@ func (t *Tx) StartDeployment(ctx context.Context, d delivery.Deployment) (_ deli
 	if err != nil {
 		return d, false, err
 	}
-	started, err := one(ctx, t.tx, scanDeployment, "", `insert into deployments (`+deploymentColumns+`)
+	started, err := one(ctx, t.db, scanDeployment, "", `insert into deployments (`+deploymentColumns+`)
 		values ($1,$2,$3,$4,$5,$6,$7,$8,$9,'running',$10,'',$11,$12,$13,0) on conflict do nothing returning `+deploymentColumns,
 		d.ID, d.Project, d.Environment, d.BuildID, d.Number, d.Commit, d.Lane, d.Kind, fence, d.Before, d.By, d.Reason, micros(t.now))
 	if delivery.IsKind(err, delivery.KindNotFound) {

@@ -4,6 +4,7 @@ package pg
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -123,6 +124,20 @@ func (s *Server) Temporary(ctx context.Context) (url string, drop func() error, 
 func (s *Server) Kill() {
 	_ = s.cmd.Process.Signal(syscall.SIGQUIT) // "immediate shutdown": no checkpoint, clients are cut
 	_ = s.cmd.Wait()
+}
+
+// Signal sends a signal to all of the server's processes.
+func (s *Server) Signal(sig syscall.Signal) error {
+	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", s.cmd.Process.Pid))
+	for _, file := range children {
+		pids, _ := os.ReadFile(file)
+		for _, pid := range strings.Fields(string(pids)) {
+			if n, err := strconv.Atoi(pid); err == nil {
+				_ = syscall.Kill(n, sig)
+			}
+		}
+	}
+	return errors.Join(err, s.cmd.Process.Signal(sig))
 }
 
 // Stop ends the server and removes its directory.
