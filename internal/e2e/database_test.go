@@ -123,7 +123,7 @@ func TestF06AnswersOfCommitsAreLost(t *testing.T) {
 	_, proxy, database := behindProxy(t)
 	w := newWorld(t, shop(nil), "--database", database)
 	w.add(api.AddProject{InstallHook: true})
-	proxy.LoseCommits(15)
+	proxy.LoseCommits(8)
 	pushes, builds := int64(1), 0
 	if *long {
 		pushes = 5

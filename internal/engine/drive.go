@@ -113,12 +113,18 @@ func (d *driver) run(ctx context.Context, signal <-chan struct{}) error {
 			r := <-d.results
 			delete(d.active, r.node)
 		}
-		if ctx.Err() != nil { // a graceful stop: give the lease back, somebody drives on
+		giveBack := func(after time.Duration) error {
 			save, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer stop()
 			return d.write(save, func(ctx context.Context, tx *store.Tx) error {
-				return tx.Unlease(ctx, d.build.ID, d.build.LeaseFence, delivery.BuildRunning, "", 0)
+				return tx.Unlease(ctx, d.build.ID, d.build.LeaseFence, delivery.BuildRunning, "", after)
 			})
+		}
+		switch {
+		case ctx.Err() != nil: // a graceful stop: somebody drives on
+			return giveBack(0)
+		case delivery.IsKind(err, delivery.KindUnavailable): // the database may be back already; else the lease runs out
+			return errors.Join(err, giveBack(time.Second))
 		}
 		return err
 	}
