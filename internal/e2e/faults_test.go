@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -175,4 +176,77 @@ func TestF18TheMailServerIsDown(t *testing.T) {
 			t.Errorf("mail %s came %d times", id, n)
 		}
 	}
+}
+
+// F22: an upgrade dies before, between and after the migrations of the new version
+// while gates wait. The old version starts again, on the database or on the copy
+// that was made before; the new one goes on where it died; every gate is as it was.
+func TestF22AnUpgradeDiesInItsMigration(t *testing.T) {
+	takesLong(t)
+	t.Parallel()
+	next := filepath.Join(t.TempDir(), "shunt-next")
+	src := sources(t)
+	for name, text := range map[string]string{
+		"00090_next.sql": "-- +goose Up\nalter table builds add column next_note text not null default '';\nupdate builds set next_note = 'x';\ncreate table next_things (id bigint primary key);\ninsert into next_things values (1);\n",
+		"00091_more.sql": "-- +goose Up\ninsert into next_things values (2);\ncreate table next_more (id bigint primary key);\n",
+	} {
+		if err := os.WriteFile(filepath.Join(src, "internal", "store", "migrations", name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := build(src, next, "-buildvcs=false", "-tags=failpoints"); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, shop(nil))
+	w.add(api.AddProject{InstallHook: true})
+	gates := map[int64]api.Gate{}
+	for n := range int64(3) {
+		w.write(map[string]string{"text": itoa(n)})
+		w.commit("More pets")
+		b := w.reach(w.push("develop").Number, delivery.BuildWaiting)
+		gates[b.Number] = b.Gates[0]
+	}
+	intact := func(when string) {
+		t.Helper()
+		for n, g := range gates {
+			now := w.reach(n, delivery.BuildWaiting).Gates[0]
+			if now.ID != g.ID || now.State != delivery.GateOpen || now.Version != g.Version || !now.ExpiresAt.Equal(g.ExpiresAt) {
+				t.Errorf("%s the gate of build %d was %+v and is %+v", when, n, g, now)
+			}
+		}
+	}
+	database, old := filepath.Join(w.data, "shunt.db"), w.exe
+	for _, at := range []struct {
+		point   string
+		applied bool
+	}{
+		{"migrate.before_intent=kill@1", false}, {"migrate.before_call=kill@1", false}, {"migrate.before_call=error@1", false},
+		{"migrate.after_record=kill@1", true}, {"migrate.before_call=kill@2", true}, {"migrate.after_record=kill@2", true},
+	} {
+		w.kill(syscall.SIGTERM)
+		dies := exec.CommandContext(t.Context(), next, "serve", "--data", w.data, "--listen", w.listen)
+		dies.Env = append(w.env(), "FAILPOINT_DIR="+t.TempDir(), "FAILPOINT="+at.point)
+		if out, err := dies.CombinedOutput(); err == nil {
+			t.Fatalf("%s: the new version started\n%s", at.point, out)
+		}
+		if at.applied {
+			refused := exec.CommandContext(t.Context(), old, "serve", "--data", w.data, "--listen", w.listen)
+			refused.Env = w.env()
+			if out, err := refused.CombinedOutput(); err == nil || !strings.Contains(string(out), "a newer shunt has used it") {
+				t.Errorf("%s: the old version says %v\n%s", at.point, err, out)
+			}
+			for _, file := range []string{database, database + "-wal", database + "-shm"} {
+				_ = os.Remove(file)
+			}
+			w.must(os.Rename(database+".before-90", database))
+		}
+		w.start()
+		intact("after " + at.point)
+	}
+	w.kill(syscall.SIGTERM)
+	w.exe = next
+	w.start()
+	intact("with the new version")
+	w.promote(3)
+	w.shipped(3, 1)
 }
