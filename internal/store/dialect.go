@@ -12,8 +12,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	_ "github.com/jackc/pgx/v5/stdlib" // driver "pgx"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/riverdriver/riverdatabasesql"
@@ -52,9 +53,14 @@ func openDatabase(database string) (d dialect, writer, readers *sql.DB, err erro
 			queue: func(db *sql.DB) riverdriver.Driver[*sql.Tx] { return riverdatabasesql.New(db) },
 			begin: takeTurn, patience: 10 * time.Second,
 		}
-		if writer, err = sql.Open("pgx", database); err != nil {
+		cfg, err := pgx.ParseConfig(database)
+		if err != nil {
 			return d, nil, nil, fmt.Errorf("open database: %w", err)
 		}
+		// A server that is paused in the middle of a transaction has the writers' turn:
+		// without this, no other server could write until it goes on.
+		cfg.RuntimeParams["idle_in_transaction_session_timeout"] = fmt.Sprint(d.patience.Milliseconds() / 2)
+		writer = stdlib.OpenDB(*cfg)
 		writer.SetMaxOpenConns(10)
 		writer.SetMaxIdleConns(4)
 		writer.SetConnMaxIdleTime(time.Minute)
