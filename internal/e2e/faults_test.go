@@ -3,6 +3,7 @@ package e2e
 import (
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -249,4 +250,55 @@ func TestF22AnUpgradeDiesInItsMigration(t *testing.T) {
 	intact("with the new version")
 	w.promote(3)
 	w.shipped(3, 1)
+}
+
+// beside starts a second server on the world's database, with a data directory and
+// an address of its own. It is the same world seen from there.
+func (w *world) beside() *world {
+	w.Helper()
+	other := *w
+	other.data, other.listen = w.at("data-2"), freeAddress(w.T)
+	other.url = "http://" + other.listen
+	other.start()
+	other.api = api.NewClient(other.url, w.token, &http.Client{Timeout: time.Minute})
+	return &other
+}
+
+// F09, F10: a server is paused for three lease times while a job of its runner runs,
+// and another one on the same PostgreSQL takes the build over and takes it to
+// production. What the first one writes when it goes on is refused by the fence:
+// each number, tag, gate and deployment is there once.
+func TestF10APausedServerIsFenced(t *testing.T) {
+	takesLong(t)
+	t.Parallel()
+	_, _, database := behindProxy(t)
+	w := newWorld(t, shop(map[string]string{"ci/build.sh": shop(nil)["ci/build.sh"] + waits("build")}), "--database", database)
+	w.add(api.AddProject{InstallHook: true})
+	b := w.push("develop")
+	w.await("build-begun")
+	other := w.beside()
+	w.must(w.server.Process.Signal(syscall.SIGSTOP))
+	paused := time.Now()
+	w.until("the other server has begun the job", func() bool { return len(w.journal("build-begun")) == 2 })
+	w.allow("build-go")
+	other.promote(b.Number)
+	w.until("three lease times are over", func() bool { return time.Since(paused) > 18*time.Second })
+	w.must(w.server.Process.Signal(syscall.SIGCONT))
+	w.reach(b.Number, delivery.BuildSucceeded) // asked of the first
+	w.shipped(b.Number, 1)
+	now, err := w.api.Build(t.Context(), w.project, b.Number)
+	w.must(err)
+	if len(now.Gates) != 1 || now.Gates[0].Version != 1 || len(now.Deployments) != 1 {
+		t.Errorf("there are the gates %+v and the deployments %+v", now.Gates, now.Deployments)
+	}
+	for _, n := range now.Nodes {
+		if n.Kind == delivery.NodeTag && len(n.Attempts) > 1 {
+			t.Errorf("%s was done %d times", n.Name, len(n.Attempts))
+		}
+	}
+	w.kill(syscall.SIGTERM)
+	other.kill(syscall.SIGTERM)
+	w.start()
+	w.reach(b.Number, delivery.BuildSucceeded)
+	w.shipped(b.Number, 1)
 }
