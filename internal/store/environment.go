@@ -92,9 +92,11 @@ func (q queries) Deployment(ctx context.Context, id string) (delivery.Deployment
 	return one(ctx, q.db, scanDeployment, "there is no deployment "+id, `select `+deploymentColumns+` from deployments where id = $1`, id)
 }
 
-// Deployments lists the deployments of an environment ("": of all), newest first.
+// Deployments lists the deployments of an environment by their fences, which no
+// clock can put in another order, or those of all environments ("") by their time;
+// newest first.
 func (q queries) Deployments(ctx context.Context, project, environment string, limit int) ([]delivery.Deployment, error) {
-	return list(ctx, q.db, scanDeployment, `select `+deploymentColumns+` from deployments where project = $1 and ($2 = '' or environment = $2) order by started_at desc, fence desc limit $3`, project, environment, limit)
+	return list(ctx, q.db, scanDeployment, `select `+deploymentColumns+` from deployments where project = $1 and ($2 = '' or environment = $2) order by case when $2 = '' then started_at else 0 end desc, fence desc limit $3`, project, environment, limit)
 }
 
 // DeploymentsOf lists a build's deployments, oldest first.
