@@ -221,8 +221,12 @@ func TestF22AnUpgradeDiesInItsMigration(t *testing.T) {
 		point   string
 		applied bool
 	}{
-		{"migrate.before_intent=kill@1", false}, {"migrate.before_call=kill@1", false}, {"migrate.before_call=error@1", false},
-		{"migrate.after_record=kill@1", true}, {"migrate.before_call=kill@2", true}, {"migrate.after_record=kill@2", true},
+		{"migrate.before_intent=kill@1", false},
+		{"migrate.before_call=kill@1", false},
+		{"migrate.before_call=error@1", false},
+		{"migrate.after_record=kill@1", true},
+		{"migrate.before_call=kill@2", true},
+		{"migrate.after_record=kill@2", true},
 	} {
 		w.kill(syscall.SIGTERM)
 		dies := exec.CommandContext(t.Context(), next, "serve", "--data", w.data, "--listen", w.listen)

@@ -276,7 +276,7 @@ func (s suite) tell(ctx context.Context, story, database string, env ...string) 
 		}
 		defer drop()
 	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 6*time.Minute)
 	defer cancel()
 	err = stories()[story](s, ctx, dir, url, env)
 	if err == nil {

@@ -23,7 +23,7 @@ import (
 const shop = "shop"
 
 // patience is how long the detours wait for what must come.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // world is an installation that is played with: a server that is started again
 // whenever it dies, and a person who looks before they click again.

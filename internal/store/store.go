@@ -167,16 +167,19 @@ type watched struct {
 	most    time.Duration
 }
 
+// ExecContext implements querier.
 func (w watched) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	w.silence.Reset(w.most)
 	return w.querier.ExecContext(ctx, query, args...)
 }
 
+// QueryContext implements querier.
 func (w watched) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	w.silence.Reset(w.most)
 	return w.querier.QueryContext(ctx, query, args...)
 }
 
+// QueryRowContext implements querier.
 func (w watched) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
 	w.silence.Reset(w.most)
 	return w.querier.QueryRowContext(ctx, query, args...)

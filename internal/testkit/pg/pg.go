@@ -131,7 +131,7 @@ func (s *Server) Signal(sig syscall.Signal) error {
 	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", s.cmd.Process.Pid))
 	for _, file := range children {
 		pids, _ := os.ReadFile(file)
-		for _, pid := range strings.Fields(string(pids)) {
+		for pid := range strings.FieldsSeq(string(pids)) {
 			if n, err := strconv.Atoi(pid); err == nil {
 				_ = syscall.Kill(n, sig)
 			}
