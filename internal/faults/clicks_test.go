@@ -61,7 +61,7 @@ func TestClicksAreLinearizableWhileTheServerDies(t *testing.T) {
 		if err := w.begin("#!/bin/sh\n"); err != nil {
 			t.Fatal(err, logOf(w.in("server.log")))
 		}
-		rounds := max(6, *histories/100)
+		rounds := max(6, *histories/500)
 		lost, promoted := 0, 0
 		for n := range rounds {
 			number := int64(n + 1)
