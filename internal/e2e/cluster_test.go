@@ -36,7 +36,7 @@ func database(t *testing.T) string {
 // newCluster is a world whose server can share its database.
 func newCluster(t *testing.T, files map[string]string, flags ...string) *world {
 	t.Helper()
-	return newWorld(t, files, append([]string{"--database", database(t), "--cluster", freeAddress(t)}, flags...)...)
+	return newWorld(t, files, append([]string{"--database", database(t), "--shared", t.TempDir(), "--cluster", freeAddress(t)}, flags...)...)
 }
 
 // join starts another server or worker on the same database, with the same
@@ -46,7 +46,7 @@ func (w *world) join(verb, name string, flags ...string) *world {
 	o := *w
 	o.verb, o.name, o.data, o.listen = verb, name, w.at("data-"+name), freeAddress(w.T)
 	o.url = "http://" + o.listen
-	o.flags = append([]string{w.flags[0], w.flags[1], "--cluster", freeAddress(w.T)}, flags...)
+	o.flags = append([]string{w.flags[0], w.flags[1], w.flags[2], w.flags[3], "--cluster", freeAddress(w.T)}, flags...)
 	o.must(os.MkdirAll(o.data, 0o700))
 	key, err := os.ReadFile(filepath.Join(w.data, "secret.key"))
 	o.must(err)
@@ -79,7 +79,10 @@ func (w *world) hears(o *world) {
 // and the job runs on; another server drives the build on and adopts the job.
 func TestAnotherServerDrivesOnAndAdoptsTheJob(t *testing.T) {
 	t.Parallel()
-	a := newCluster(t, shop(map[string]string{"ci/build.sh": "#!/bin/sh\nset -eu\n" + waits("build") + "mkdir -p out\n{ echo $SHUNT_COMMIT; cat text; } >out/app.txt\n"}))
+	a := newCluster(t, shop(map[string]string{
+		"ci/build.sh":  "#!/bin/sh\nset -eu\n" + waits("build") + "mkdir -p out\n{ echo $SHUNT_COMMIT; cat text; } >out/app.txt\n",
+		"ci/deploy.sh": "#!/bin/sh\nset -eu\necho \"$SHUNT_DEPLOY_ID $SHUNT_BUILD $(sha256sum <\"$SHUNT_ARTIFACT_APP\")\" >>@DIR@/deploys\n" + waits("deploy") + "echo \"$SHUNT_DEPLOY_ID\" >@DIR@/live\n",
+	}))
 	a.add(api.AddProject{InstallHook: true})
 	build := a.push("develop")
 	a.await("build-begun")
@@ -97,10 +100,18 @@ func TestAnotherServerDrivesOnAndAdoptsTheJob(t *testing.T) {
 	if log := b.log(build.Number, "job/build"); !strings.Contains(log, "step 1") {
 		t.Errorf("the other server does not have the job's log: %q", log)
 	}
-	b.promote(build.Number)
-	b.shipped(build.Number, 1)
-	a.start() // back again, it finds nothing to do
+	a.start()
+	a.hears(b)
+
+	// The same in a deployment: it is neither cut in half nor started again.
+	b.must(decide(b, build.Number))
+	b.await("deploy-begun")
+	first = b.driver(build.Number, "")
+	b.kill(syscall.SIGKILL)
+	a.driver(build.Number, first)
+	a.allow("deploy-go")
 	a.reach(build.Number, delivery.BuildSucceeded)
+	a.shipped(build.Number, 1)
 }
 
 // driver waits until somebody drives a build who is not the one before, and tells who.
@@ -254,11 +265,11 @@ func TestServersTellEachOther(t *testing.T) {
 	b.reach(build.Number, delivery.BuildCancelled)
 
 	// A server that shares nothing is refused, and so is one with another key.
-	out, code := a.command(a.dir, "", a.exe, "serve", "--data", a.at("alone"), "--listen", freeAddress(t), a.flags[0], a.flags[1])
+	out, code := a.command(a.dir, "", a.exe, "serve", "--data", a.at("alone"), "--listen", freeAddress(t), a.flags[0], a.flags[1], a.flags[2], a.flags[3])
 	if code == 0 || !strings.Contains(out, "--cluster") {
 		t.Errorf("a server without --cluster: %d %s", code, out)
 	}
-	out, code = a.command(a.dir, "", a.exe, "serve", "--data", a.at("alone"), "--listen", freeAddress(t), a.flags[0], a.flags[1], "--cluster", freeAddress(t))
+	out, code = a.command(a.dir, "", a.exe, "serve", "--data", a.at("alone"), "--listen", freeAddress(t), a.flags[0], a.flags[1], a.flags[2], a.flags[3], "--cluster", freeAddress(t))
 	if code == 0 || !strings.Contains(out, "secret.key") {
 		t.Errorf("a server with another secret.key: %d %s", code, out)
 	}

@@ -29,6 +29,16 @@ import (
 // machine is no failure.
 const patience = 2 * time.Minute
 
+// long is set by `make faults`.
+var long = flag.Bool("long", false, "also the fault rows that take minutes")
+
+func takesLong(t *testing.T) {
+	t.Helper()
+	if !*long {
+		t.Skip("takes long: -long")
+	}
+}
+
 // program is the binary under test; TestMain sets it.
 var program string
 

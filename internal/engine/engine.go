@@ -61,6 +61,9 @@ type Config struct {
 	// Paused tells that nothing may be started and no push acted on: the database
 	// may be older than the world (see reconcile.go). nil: never.
 	Paused func() bool
+	// Elapsed tells how long the machine has run, whatever its wall clock says: who
+	// compares both sees that the clock was set (see clock.go). nil: it never is.
+	Elapsed func() time.Duration
 }
 
 func (e *Engine) paused() bool { return e.Paused != nil && e.Paused() }
@@ -81,6 +84,7 @@ type Engine struct {
 	stop     context.CancelFunc
 	wg       sync.WaitGroup
 	closed   bool
+	looked   moment    // when builds were last looked after
 	compared time.Time // when environments were last asked whether they answer
 }
 
@@ -145,6 +149,10 @@ func (e *Engine) background(f func(context.Context)) {
 func (e *Engine) lookAfter(ctx context.Context) {
 	if e.paused() {
 		return
+	}
+	if err := e.followClock(ctx); err != nil {
+		e.complain(ctx, "follow the clock", err)
+		return // nothing may expire before
 	}
 	now := e.Store.Now()
 	for lane := range e.slots {

@@ -32,6 +32,9 @@ func (e *Engine) Sync(ctx context.Context, project string) (pushes []store.Push,
 	if err != nil {
 		return nil, err
 	}
+	if err := failpoint.Hit("sync", failpoint.BeforeCall); err != nil {
+		return nil, err
+	}
 	refs, err := e.repo(p).Fetch(ctx)
 	if err != nil {
 		save := context.WithoutCancel(ctx)
@@ -65,7 +68,7 @@ func (e *Engine) Sync(ctx context.Context, project string) (pushes []store.Push,
 	if p, err = e.learn(ctx, p, refs); err != nil {
 		return nil, err
 	}
-	if err := failpoint.Hit("sync", failpoint.BeforeIntent); err != nil {
+	if err := failpoint.Hit("sync", failpoint.BeforeRecord); err != nil {
 		return nil, err
 	}
 	for _, ref := range changed {
@@ -214,10 +217,7 @@ func (e *Engine) createBuild(ctx context.Context, p delivery.Project, lane deliv
 	} else {
 		b.Pipeline, b.PolicyDigest, nodes = text, pl.Digest(), pl.Graph(lane)
 	}
-	if err := failpoint.Hit("create_build", failpoint.BeforeIntent); err != nil {
-		return push, err
-	}
-	err = e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+	return push, e.rows(ctx, "create_build", func(ctx context.Context, tx *store.Tx) error {
 		if err := tx.MoveRef(ctx, p.Name, ref, was, commit); err != nil {
 			return err
 		}
@@ -252,10 +252,6 @@ func (e *Engine) createBuild(ctx context.Context, p delivery.Project, lane deliv
 		}
 		return e.wake(ctx, tx, b.ID, lane, 0)
 	})
-	if err == nil {
-		err = failpoint.Hit("create_build", failpoint.AfterRecord)
-	}
-	return push, err
 }
 
 func (e *Engine) readPipeline(ctx context.Context, repo *gitrepo.Repo, commit string) (*pipeline.Pipeline, []byte, error) {
@@ -314,10 +310,16 @@ func (e *Engine) forecast(ctx context.Context, p delivery.Project, refs map[stri
 		if err != nil {
 			return err
 		}
-		err = e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-			if !f.Contained {
+		if !f.Contained {
+			err = e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
 				return tx.SetForecast(ctx, p.Name, d.Commit, f.Conflicts)
+			})
+			if err != nil {
+				return err
 			}
+			continue
+		}
+		err = e.rows(ctx, "back_merge", func(ctx context.Context, tx *store.Tx) error {
 			if err := tx.CloseBackMerge(ctx, p.Name, d.Commit, into); err != nil {
 				return err
 			}

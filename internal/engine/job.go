@@ -42,13 +42,13 @@ func (p *performer) job(ctx context.Context) result {
 	}
 	var artifacts []delivery.Artifact
 	for _, f := range res.Artifacts {
-		err := failpoint.Hit("artifact", failpoint.BeforeIntent)
+		err := failpoint.Hit("artifact", failpoint.BeforeCall)
 		var size int64
 		if err == nil {
 			size, err = p.keep(ctx, res.Runner, a.ID, f)
 		}
 		if err == nil {
-			err = failpoint.Hit("artifact", failpoint.AfterRecord)
+			err = failpoint.Hit("artifact", failpoint.BeforeRecord)
 		}
 		if delivery.IsKind(err, delivery.KindUnavailable) {
 			return p.later(err.Error()) // the object store is away, and the runner keeps the file
@@ -138,6 +138,7 @@ type runSpec struct {
 	spec    runner.Spec
 	env     []string
 	secrets []string
+	effect  string            // in the list of failpoints; "": the node's
 	branch  string            // the branch that the work tree stands on; "": the pushed one
 	tags    map[string]string // full tag refs to make visible
 	pool    string            // of runners; "": this server's own
@@ -156,6 +157,9 @@ type ran struct {
 // same id twice: the runner knows it.
 func (p *performer) run(ctx context.Context, s runSpec) (delivery.Attempt, ran, error) {
 	a := delivery.Attempt{ID: s.id, BuildID: p.build.ID, Node: p.node.Name, Attempt: p.node.Attempt, Fence: p.build.LeaseFence}
+	if s.effect == "" {
+		s.effect = pointOf(p.node.Kind)
+	}
 	where, err := p.give(ctx, s)
 	if err == nil {
 		err = p.ask(ctx, where, func(c *runner.Client) error {
@@ -164,7 +168,7 @@ func (p *performer) run(ctx context.Context, s runSpec) (delivery.Attempt, ran, 
 		})
 	}
 	if errors.Is(err, runner.ErrUnknownJob) {
-		if err = failpoint.Hit(string(p.node.Kind), failpoint.AfterIntent); err == nil {
+		if err = failpoint.Hit(s.effect, failpoint.AfterIntent); err == nil {
 			err = p.start(ctx, where, s)
 		}
 	}
@@ -176,7 +180,7 @@ func (p *performer) run(ctx context.Context, s runSpec) (delivery.Attempt, ran, 
 		res.Result, err = runner.Result{State: delivery.AttemptLost, ExitCode: -1, Reason: err.Error()}, nil
 	}
 	if err == nil {
-		err = failpoint.Hit(string(p.node.Kind), failpoint.BeforeRecord)
+		err = failpoint.Hit(s.effect, failpoint.BeforeRecord)
 	}
 	if err != nil {
 		return a, res, err
@@ -236,6 +240,9 @@ func (p *performer) start(ctx context.Context, where string, s runSpec) error {
 		spec.Env = append(spec.Env, name+"="+value)
 		spec.Secrets = append(spec.Secrets, value)
 	}
+	if err := failpoint.Hit(s.effect, failpoint.BeforeCall); err != nil {
+		return err
+	}
 	err = p.ask(ctx, where, func(c *runner.Client) (err error) {
 		if remote {
 			if err := c.Send(ctx, s.id, dir); err != nil {
@@ -275,6 +282,9 @@ func (p *performer) follow(ctx context.Context, where, id string) (res runner.Re
 			return res, err
 		}
 		for offset < st.LogSize {
+			if err := failpoint.Hit("log", failpoint.BeforeCall); err != nil {
+				return res, err
+			}
 			var n int64
 			err := p.ask(ctx, where, func(c *runner.Client) (err error) {
 				n, err = c.Log(ctx, id, offset, log)
@@ -289,7 +299,10 @@ func (p *performer) follow(ctx context.Context, where, id string) (res runner.Re
 			}
 		}
 		if st.Result != nil && offset >= st.LogSize {
-			return *st.Result, log.finish(ctx)
+			if err := failpoint.Hit("log", failpoint.BeforeRecord); err != nil {
+				return res, err
+			}
+			return *st.Result, errors.Join(log.finish(ctx), failpoint.Hit("log", failpoint.AfterRecord))
 		}
 	}
 }

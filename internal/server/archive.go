@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/failpoint"
 )
 
 // An archive is a plain tar file that needs no Shunt to be read: ABOUT says what
@@ -150,6 +151,9 @@ func writeArchive(ctx context.Context, file string, about About, fill func(*arch
 	if _, err := readArchive(ctx, temp.Name(), nil); err != nil {
 		return nil, fmt.Errorf("the backup cannot be read back: %w", err)
 	}
+	if err := failpoint.Hit("backup", failpoint.BeforeRecord); err != nil {
+		return nil, err
+	}
 	if err := os.Link(temp.Name(), file); err != nil { // unlike a rename it overwrites nothing
 		return nil, fmt.Errorf("name the backup: %w", err)
 	}
@@ -232,7 +236,7 @@ func belongs(h *tar.Header) bool {
 	if below {
 		return slices.Contains(archivedTrees(), top)
 	}
-	return top == aboutName || top == manifestName || top == databaseName
+	return slices.Contains([]string{aboutName, manifestName, databaseName, elsewhereName}, top)
 }
 
 // archivedTrees are the directories that a backup holds. What is missing is made

@@ -15,6 +15,7 @@ import (
 
 	"github.com/shuntcd/shunt/internal/artifact"
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/failpoint"
 	"github.com/shuntcd/shunt/internal/store"
 )
 
@@ -72,6 +73,9 @@ func (b Backup) Make(ctx context.Context, clock delivery.Clock) (out BackedUp, e
 	if out.File, err = b.file(about); err != nil {
 		return out, err
 	}
+	if err := failpoint.Hit("backup", failpoint.BeforeIntent); err != nil {
+		return out, err
+	}
 	temp, err := os.MkdirTemp(filepath.Dir(out.File), ".shunt-backup-*")
 	if err != nil {
 		return out, fmt.Errorf("write backup: %w", err)
@@ -87,6 +91,9 @@ func (b Backup) Make(ctx context.Context, clock delivery.Clock) (out BackedUp, e
 		if wanted, err = store.CheckCopy(ctx, snapshot); err != nil {
 			return out, err
 		}
+	}
+	if err := failpoint.Hit("backup", failpoint.BeforeCall); err != nil {
+		return out, err
 	}
 	a, err := writeArchive(ctx, out.File, about, func(a *archiver) error {
 		if snapshot != "" {
@@ -116,7 +123,7 @@ func (b Backup) Make(ctx context.Context, clock delivery.Clock) (out BackedUp, e
 		return out, err
 	}
 	out.Files, out.Bytes, out.Elsewhere = a.files, a.bytes, about.Files
-	return out, nil
+	return out, failpoint.Hit("backup", failpoint.BeforeAnswer)
 }
 
 func noData(dir string, err error) error {

@@ -153,6 +153,9 @@ func (s *Server) sender() notify.Sender {
 func (s *Server) sendMail(ctx context.Context, sender notify.Sender, m store.Mail) {
 	var msg notify.Message
 	err := json.Unmarshal([]byte(m.Message), &msg)
+	if failpoint.Hit("mail", failpoint.BeforeCall) != nil {
+		return
+	}
 	if err == nil {
 		err = sender.Send(ctx, msg)
 	}

@@ -20,6 +20,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/shuntcd/shunt/internal/auth"
 	"github.com/shuntcd/shunt/internal/delivery"
 	"github.com/shuntcd/shunt/internal/engine"
@@ -200,7 +202,7 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	s.engine = engine.New(engine.Config{
 		Store: s.store, Git: s.git, Runner: s.runner, Blobs: s.blobs, Files: s.files, Logs: s.logs, Dir: s.cfg.DataDir, Clock: s.clock, Log: s.cfg.Log,
 		ServerID: id, Owner: fmt.Sprintf("%s/%d", instance, os.Getpid()), URL: s.url, MailFrom: s.cfg.MailFrom, Open: s.secrets.open,
-		Workers: map[delivery.Lane]int{delivery.LaneMain: s.cfg.Workers, delivery.LaneHotfix: s.cfg.HotfixWorkers}, Paused: s.waits.Load, Cluster: s.engineCluster(),
+		Workers: map[delivery.Lane]int{delivery.LaneMain: s.cfg.Workers, delivery.LaneHotfix: s.cfg.HotfixWorkers}, Paused: s.waits.Load, Cluster: s.engineCluster(), Elapsed: s.elapsed(),
 	})
 	if err := s.loadReconcile(ctx); err != nil {
 		return err
@@ -257,6 +259,21 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	}
 	s.background.Wait()
 	return err
+}
+
+// elapsed is the time since the machine was started, with the time that it slept.
+// It is nil on PostgreSQL, whose clock is the one that counts.
+func (s *Server) elapsed() func() time.Duration {
+	if store.IsPostgres(s.cfg.Database) {
+		return nil
+	}
+	return func() time.Duration {
+		var now unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+			return 0 // no Linux since 2011
+		}
+		return time.Duration(now.Nano())
+	}
 }
 
 // identity is the installation's id; the first start also makes the operator.

@@ -3,8 +3,10 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"strings"
@@ -34,7 +36,8 @@ type dialect struct {
 	// take turns, as SQLite's do: rows that a transaction has read stay as they are
 	// until it ends, on both databases alike. Another server's clock is never asked.
 	begin func(ctx context.Context, tx *sql.Tx) (time.Time, error)
-	// patience bounds a write transaction; 0: it takes as long as the disk does.
+	// patience is how long one statement may take; 0: for ever. A server that is
+	// there and says nothing counts as away.
 	patience time.Duration
 	listen   *listener // for the events of other servers; nil: there are none
 }
@@ -108,8 +111,8 @@ func postgres(database string) (*pgx.ConnConfig, error) {
 	return cfg, nil
 }
 
-// writeTime bounds a write transaction on PostgreSQL. By then whoever writes has
-// lost its leases.
+// writeTime bounds a statement of a write transaction on PostgreSQL. By then
+// whoever writes has lost its leases.
 const writeTime = 10 * time.Second
 
 func openSQLite(path string, readOnly bool) (*sql.DB, error) {
@@ -141,8 +144,7 @@ func takeTurn(ctx context.Context, tx *sql.Tx) (now time.Time, err error) {
 }
 
 // judge ends the process on an error of SQLite's disk, and words what a person
-// can mend. An error of the connection leaves it open whether a commit
-// happened; whoever asked looks it up by its key or asks again.
+// can mend.
 func (s *Store) judge(err error) error {
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
 		switch e.Code() & 0xff {
@@ -152,15 +154,25 @@ func (s *Store) judge(err error) error {
 			return &delivery.Error{Kind: delivery.KindUnavailable, What: "cannot save", Why: "the disk is full", Next: "Make room; nothing was changed.", Err: err}
 		}
 	}
-	if e, ok := errors.AsType[*pgconn.PgError](err); ok && (strings.HasPrefix(e.Code, "53") || strings.HasPrefix(e.Code, "57P")) {
-		return away(err)
-	}
-	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		return away(err)
-	}
-	return err
+	return reword("cannot save", "Try again in a moment.", err)
 }
 
-func away(err error) error {
-	return &delivery.Error{Kind: delivery.KindUnavailable, What: "cannot save", Why: "the database is away", Next: "Try again in a moment.", Err: err}
+// reword says in words that the database is away; any other error stays as it is.
+func reword(what, next string, err error) error {
+	if _, worded := errors.AsType[*delivery.Error](err); worded || !away(err) {
+		return err
+	}
+	return &delivery.Error{Kind: delivery.KindUnavailable, What: what, Why: "the database is away", Next: next, Err: err}
+}
+
+// away tells whether an error says that PostgreSQL cannot be reached, is ending or
+// beginning, or takes no more connections.
+func away(err error) bool {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return strings.HasPrefix(e.Code, "53") || strings.HasPrefix(e.Code, "57P") || strings.HasPrefix(e.Code, "08")
+	}
+	_, connect := errors.AsType[*pgconn.ConnectError](err)
+	_, network := errors.AsType[net.Error](err)
+	return connect || network && !errors.Is(err, context.DeadlineExceeded) || pgconn.SafeToRetry(err) || errors.Is(err, pgconn.ErrConnClosed) || errors.Is(err, driver.ErrBadConn) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }

@@ -58,7 +58,7 @@ func (s *Store) Move(ctx context.Context, to *Store) ([]Moved, error) {
 	}
 	defer from.Rollback() //nolint:errcheck // it only reads
 	var moved []Moved
-	err = to.write(ctx, func(ctx context.Context, tx *Tx) error {
+	err = to.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		for _, t := range tables {
 			n, err := one(ctx, tx.tx, scanInt, "", `select count(*) from `+t.name)
 			if err != nil {

@@ -96,7 +96,7 @@ func (t *Tx) SetIncident(ctx context.Context, project, why string) error {
 
 // TakeNumber gives the next build number of a project, never twice.
 func (t *Tx) TakeNumber(ctx context.Context, project string) (int64, error) {
-	return one(ctx, t.tx, scanInt, "there is no project "+project,
+	return one(ctx, t.db, scanInt, "there is no project "+project,
 		`update projects set next_build = next_build + 1 where name = $1 returning next_build - 1`, project)
 }
 

@@ -4,6 +4,7 @@ package pg
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -120,10 +122,36 @@ func (s *Server) Database(ctx context.Context) (string, error) {
 	return "postgres:///" + name + "?" + q.Encode(), ctx.Err()
 }
 
+// Temporary makes an empty database and returns its URL, and how to remove it:
+// a cluster that serves hundreds of stories would fill the disk.
+func (s *Server) Temporary(ctx context.Context) (url string, drop func() error, err error) {
+	name := ""
+	if url, err = s.Database(ctx); err == nil {
+		name, _, _ = strings.Cut(strings.TrimPrefix(url, "postgres:///"), "?")
+	}
+	return url, func() error {
+		return s.command("dropdb", "--force", "-h", s.dir, "-U", "shunt", name).Run()
+	}, err
+}
+
 // Kill ends the server at once, as a crash does.
 func (s *Server) Kill() {
 	_ = s.cmd.Process.Signal(syscall.SIGQUIT) // "immediate shutdown": no checkpoint, clients are cut
 	_ = s.cmd.Wait()
+}
+
+// Signal sends a signal to all of the server's processes.
+func (s *Server) Signal(sig syscall.Signal) error {
+	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", s.cmd.Process.Pid))
+	for _, file := range children {
+		pids, _ := os.ReadFile(file)
+		for pid := range strings.FieldsSeq(string(pids)) {
+			if n, err := strconv.Atoi(pid); err == nil {
+				_ = syscall.Kill(n, sig)
+			}
+		}
+	}
+	return errors.Join(err, s.cmd.Process.Signal(sig))
 }
 
 // Stop ends the server and removes its directory.
