@@ -23,11 +23,12 @@ check: ## vet, lint, generated files, size of the binary
 unit: ## all tests but the fault suite
 	go test -timeout 20m $$(go list ./... | grep -v /internal/faults)
 
-faults-core: ## the story with a fault at every failpoint, once each
+faults-core: ## two stories with a fault at some failpoints of every effect, and histories
 	go test -count 1 -timeout 20m -v ./internal/faults
 
-faults: ## each point, each fault, first and later pass (about 20 minutes)
-	go test -count 1 -timeout 60m ./internal/faults -v -faults all
+faults: ## every failpoint, every fault, 10,000 histories, and the fault rows that take long (SEED=7 SEEDS=3)
+	go test -count 1 -timeout 180m -v ./internal/faults -faults all -seed $(or $(SEED),1) -seeds $(or $(SEEDS),1) -histories 10000
+	go test -count 1 -timeout 30m -v ./internal/e2e -run 'TestF[0-9]' -long
 
 race: ## the packages with goroutines, under the race detector
 	CGO_ENABLED=1 go test -race -timeout 30m ./internal/store ./internal/engine ./internal/runner ./internal/server ./internal/web

@@ -75,6 +75,7 @@ type BuildDetail struct {
 	Build
 	Tree          string           `json:"tree"`
 	PolicyDigest  string           `json:"policy_digest"`
+	DrivenBy      string           `json:"driven_by,omitempty" doc:"installation/process of the server that drives it now"`
 	BuildTag      string           `json:"build_tag,omitempty" doc:"once pushed"`
 	ProductionTag string           `json:"production_tag,omitempty" doc:"once pushed"`
 	Nodes         []Node           `json:"nodes"`

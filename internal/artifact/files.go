@@ -1,11 +1,14 @@
 package artifact
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net/http"
 	"net/url"
 	"os"
 	"path"
@@ -17,7 +20,8 @@ import (
 
 // Files is the built-in artifact repository. The bytes are blobs in Store; one
 // small file Dir/<project>/<build>/<name>.json says what was published. It is
-// written once.
+// written once. When Store is in an object store, so is that file, as
+// published/<project>/<build>/<name>.json.
 type Files struct {
 	Dir   string
 	Store *Store
@@ -33,16 +37,19 @@ type Published struct {
 
 // Get returns what was published as name in a directory ("petstore/43"). What
 // was not is KindNotFound.
-func (f *Files) Get(_ context.Context, directory, name string) (Published, error) {
+func (f *Files) Get(ctx context.Context, directory, name string) (Published, error) {
 	file, err := f.path(directory, name)
 	if err != nil {
 		return Published{}, err
 	}
-	return readPublished(file, name)
+	return f.read(ctx, file, name)
 }
 
-func readPublished(file, name string) (Published, error) {
-	text, err := os.ReadFile(file)
+// maxRecord bounds what is read of a record, in bytes.
+const maxRecord = 64 << 10
+
+func (f *Files) read(ctx context.Context, file, name string) (Published, error) {
+	text, err := f.load(ctx, file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Published{}, &delivery.Error{Kind: delivery.KindNotFound, What: "cannot find artifact " + name, Why: "it was not published", Err: err}
 	}
@@ -57,25 +64,22 @@ func readPublished(file, name string) (Published, error) {
 }
 
 // List returns what was published in a directory ("petstore/43"), by name.
-func (f *Files) List(_ context.Context, directory string) ([]Published, error) {
+func (f *Files) List(ctx context.Context, directory string) ([]Published, error) {
 	dir, err := checkDirectory(directory)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(filepath.Join(f.Dir, filepath.FromSlash(dir)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	files, err := f.names(ctx, dir)
 	if err != nil {
 		return nil, fmt.Errorf("list published artifacts: %w", err)
 	}
 	var all []Published
-	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ".json")
-		if !ok || e.IsDir() || strings.HasPrefix(name, ".") {
+	for _, file := range files {
+		name, ok := strings.CutSuffix(path.Base(file), ".json")
+		if !ok || strings.HasPrefix(name, ".") {
 			continue
 		}
-		p, err := readPublished(filepath.Join(f.Dir, filepath.FromSlash(dir), e.Name()), name)
+		p, err := f.read(ctx, file, name)
 		if err != nil {
 			return nil, err
 		}
@@ -84,6 +88,61 @@ func (f *Files) List(_ context.Context, directory string) ([]Published, error) {
 	return all, nil
 }
 
+// names lists the records of a directory, by name.
+func (f *Files) names(ctx context.Context, dir string) (files []string, err error) {
+	if f.Store.Remote != nil {
+		objects, err := f.Store.Remote.List(ctx, publishedKey(dir)+"/")
+		for _, o := range objects {
+			if file := strings.TrimPrefix(o.Key, publishedKey("")); path.Dir(file) == dir {
+				files = append(files, file)
+			}
+		}
+		return files, err
+	}
+	entries, err := os.ReadDir(filepath.Join(f.Dir, filepath.FromSlash(dir)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			files = append(files, path.Join(dir, e.Name()))
+		}
+	}
+	return files, err
+}
+
+// publishedKey is the object that holds a record.
+func publishedKey(file string) string { return "published/" + file }
+
+// load reads a record. One that is not there is fs.ErrNotExist.
+func (f *Files) load(ctx context.Context, file string) ([]byte, error) {
+	if f.Store.Remote == nil {
+		return os.ReadFile(f.local(file))
+	}
+	body, err := f.Store.Remote.Get(ctx, publishedKey(file), 0)
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(body, maxRecord))
+	return text, f.Store.Remote.explain("read "+publishedKey(file), errors.Join(err, body.Close()))
+}
+
+// save writes a record; one that exists is fs.ErrExist.
+func (f *Files) save(ctx context.Context, file string, record Published) error {
+	text, err := json.MarshalIndent(record, "", "  ")
+	if err != nil {
+		return err
+	}
+	text = append(text, '\n')
+	if f.Store.Remote == nil {
+		return writeOnce(f.Dir, f.local(file), text)
+	}
+	return f.Store.Remote.Put(ctx, publishedKey(file), bytes.NewReader(text), int64(len(text)), true)
+}
+
+func (f *Files) local(file string) string { return filepath.Join(f.Dir, filepath.FromSlash(file)) }
+
+// path names a record below Dir, with slashes.
 func (f *Files) path(directory, name string) (string, error) {
 	dir, err := checkDirectory(directory)
 	if err != nil {
@@ -92,7 +151,7 @@ func (f *Files) path(directory, name string) (string, error) {
 	if err := checkName("artifact name", name); err != nil {
 		return "", err
 	}
-	return filepath.Join(f.Dir, filepath.FromSlash(dir), name+".json"), nil
+	return path.Join(dir, name+".json"), nil
 }
 
 type filesPublisher struct {
@@ -125,8 +184,16 @@ func (p *filesPublisher) what(item Item) string {
 	return "cannot publish " + clean(item.File, 100) + " to the built-in store"
 }
 
-// Preflight tries whether the directory can be written.
-func (p *filesPublisher) Preflight(_ context.Context) error {
+// Preflight tries whether the directory, or the object store, can be written.
+func (p *filesPublisher) Preflight(ctx context.Context) error {
+	const what = "cannot publish to the built-in store"
+	if remote := p.files.Store.Remote; remote != nil {
+		const key = "check/preflight"
+		if err := errors.Join(remote.Put(ctx, key, http.NoBody, 0, false), remote.Delete(ctx, key)); err != nil {
+			return &PublishError{Outcome: OutcomeRefused, Temporary: true, What: what, Why: unavailable(err), Next: "Look at the object store:  shunt doctor", Err: err}
+		}
+		return nil
+	}
 	err := os.MkdirAll(p.files.Dir, 0o750)
 	if err == nil {
 		var probe *os.File
@@ -136,7 +203,7 @@ func (p *filesPublisher) Preflight(_ context.Context) error {
 	}
 	if err != nil {
 		return &PublishError{
-			Outcome: OutcomeRefused, Temporary: true, What: "cannot publish to the built-in store",
+			Outcome: OutcomeRefused, Temporary: true, What: what,
 			Why: "its directory cannot be written", Next: "Look at disk space and permissions:  shunt doctor", Err: err,
 		}
 	}
@@ -149,15 +216,15 @@ func (p *filesPublisher) Publish(ctx context.Context, item Item) (Receipt, error
 	if err != nil || found {
 		return receipt, err
 	}
-	// Here a failure is never unknown: the name appears in one atomic step, last.
+	// Here a failure is never unknown: the name appears in one atomic step, below.
 	if err := p.store(ctx, item); err != nil {
-		return Receipt{}, &PublishError{Outcome: OutcomeRefused, What: p.what(item), Why: "its bytes could not be stored", Err: err}
+		return Receipt{}, &PublishError{Outcome: OutcomeRefused, Temporary: delivery.IsKind(err, delivery.KindUnavailable), What: p.what(item), Why: "its bytes could not be stored", Err: err}
 	}
 	file, err := p.files.path(p.directory, item.Name)
 	if err != nil {
 		return Receipt{}, &PublishError{Outcome: OutcomeRefused, What: p.what(item), Why: err.Error(), Err: err}
 	}
-	err = writeOnce(p.files.Dir, file, Published{Name: item.Name, File: item.File, SHA256: item.SHA256, Size: item.Size})
+	err = p.files.save(ctx, file, Published{Name: item.Name, File: item.File, SHA256: item.SHA256, Size: item.Size})
 	if errors.Is(err, fs.ErrExist) { // somebody was faster: with the same bytes?
 		_, found, err = p.Probe(ctx, item)
 		if err == nil && !found {
@@ -176,7 +243,10 @@ func (p *filesPublisher) Publish(ctx context.Context, item Item) (Receipt, error
 // store makes sure that the blob is there and whole.
 func (p *filesPublisher) store(ctx context.Context, item Item) error {
 	if p.files.Store.Verify(ctx, item.SHA256) == nil {
-		return nil
+		// The cache may hold what the object store has lost.
+		if has, err := p.files.Store.Has(ctx, item.SHA256); has || err != nil {
+			return err
+		}
 	}
 	r, err := item.Open()
 	if err != nil {
@@ -212,14 +282,18 @@ func (p *filesPublisher) receipt(item Item) Receipt {
 	return r
 }
 
+// unavailable is why an object store cannot be used, for people.
+func unavailable(err error) string {
+	if e, ok := errors.AsType[*delivery.Error](err); ok {
+		return "the object store cannot be used: " + e.Why
+	}
+	return "the object store cannot be used"
+}
+
 // writeOnce writes a record durably under a name that must not exist yet; if it
 // does, the error is fs.ErrExist. A hard link is the atomic step that, unlike a
 // rename, never replaces.
-func writeOnce(root, file string, record Published) error {
-	text, err := json.MarshalIndent(record, "", "  ")
-	if err != nil {
-		return err
-	}
+func writeOnce(root, file string, text []byte) error {
 	dir := filepath.Dir(file)
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
@@ -229,7 +303,7 @@ func writeOnce(root, file string, record Published) error {
 		return err
 	}
 	defer os.Remove(temp.Name()) //nolint:errcheck // the link stays
-	_, err = temp.Write(append(text, '\n'))
+	_, err = temp.Write(text)
 	if err := errors.Join(err, temp.Chmod(0o440), temp.Sync(), temp.Close()); err != nil {
 		return err
 	}

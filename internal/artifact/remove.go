@@ -20,8 +20,42 @@ import (
 const takenPrefix = "gone-"
 
 // Remove removes a blob that nobody has put since a time. removed is false when
-// somebody has, or when it was not there.
-func (s *Store) Remove(_ context.Context, sha string, since time.Time) (size int64, removed bool, err error) {
+// somebody has, or when it was not there. With Remote, it is removed from both the
+// directory and the object store.
+func (s *Store) Remove(ctx context.Context, sha string, since time.Time) (size int64, removed bool, err error) {
+	size, removed, err = s.removeLocal(sha, since)
+	if err == nil && s.Remote != nil {
+		return s.removeRemote(ctx, sha, since)
+	}
+	return size, removed, err
+}
+
+// All lists the blobs that the store holds, with size and the time of their last
+// put, by digest.
+func (s *Store) All(ctx context.Context) (map[string]Object, error) {
+	all := map[string]Object{}
+	files, err := filepath.Glob(filepath.Join(s.blobs, "??", "*"))
+	if err != nil {
+		return nil, fmt.Errorf("list artifacts: %w", err)
+	}
+	for _, file := range files {
+		if info, err := os.Lstat(file); err == nil && validSHA(info.Name()) {
+			all[info.Name()] = Object{Key: info.Name(), Size: info.Size(), Changed: info.ModTime()}
+		}
+	}
+	if s.Remote == nil {
+		return all, nil
+	}
+	objects, err := s.Remote.List(ctx, blobKey(""))
+	for _, o := range objects {
+		if o.Key = strings.TrimPrefix(o.Key, blobKey("")); validSHA(o.Key) {
+			all[o.Key] = o
+		}
+	}
+	return all, err
+}
+
+func (s *Store) removeLocal(sha string, since time.Time) (size int64, removed bool, err error) {
 	blob, err := s.Path(sha)
 	if err != nil {
 		return 0, false, err
@@ -33,13 +67,18 @@ func (s *Store) Remove(_ context.Context, sha string, since time.Time) (size int
 		return 0, false, fmt.Errorf("remove artifact %s: %w", sha, err)
 	}
 	info, err := os.Stat(taken)
+	if errors.Is(err, fs.ErrNotExist) { // a process that starts has given it back
+		return 0, false, nil
+	}
 	if err != nil {
 		return 0, false, fmt.Errorf("remove artifact %s: %w", sha, err)
 	}
 	if !info.ModTime().Before(since) {
 		return 0, false, s.giveBack(taken)
 	}
-	if err := os.Remove(taken); err != nil {
+	if err := os.Remove(taken); errors.Is(err, fs.ErrNotExist) {
+		return 0, false, nil
+	} else if err != nil {
 		return 0, false, fmt.Errorf("remove artifact %s: %w", sha, err)
 	}
 	return info.Size(), true, nil

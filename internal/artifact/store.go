@@ -26,7 +26,14 @@ const staleTemp = 24 * time.Hour
 // Store keeps blobs in a directory: dir/sha256/ab/abcdef... A blob is written
 // under a temporary name, synced and renamed, so a name that exists is whole.
 // Many processes may use one directory.
-type Store struct{ blobs, temp string }
+//
+// With Remote, the blobs are in an object store and the directory is a cache of
+// this server: what is put is acknowledged when the object store has it, what is
+// missing is fetched and its digest compared. See remote.go.
+type Store struct {
+	Remote      *Objects // nil: the directory is all there is
+	blobs, temp string
+}
 
 // NewStore opens the blob store in dir and makes the directory if need be.
 func NewStore(dir string) (*Store, error) {
@@ -110,6 +117,9 @@ func (s *Store) put(ctx context.Context, r io.Reader, want string) (sha string, 
 	if err := errors.Join(temp.Chmod(0o440), temp.Sync(), temp.Close()); err != nil {
 		return "", 0, fmt.Errorf("store artifact %s: %w", sha, err)
 	}
+	if err := s.push(ctx, temp.Name(), sha, size); err != nil {
+		return "", 0, fmt.Errorf("store artifact %s: %w", sha, err)
+	}
 	if err := s.place(ctx, temp.Name(), sha); err != nil {
 		return "", 0, fmt.Errorf("store artifact %s: %w", sha, err)
 	}
@@ -132,7 +142,7 @@ func (s *Store) place(ctx context.Context, temp, sha string) error {
 	if err := touch(blob, delivery.SystemClock{}.Now()); err != nil { // see Remove
 		return err
 	}
-	if err := s.Verify(ctx, sha); err != nil {
+	if err := s.copyLocal(ctx, sha, io.Discard); err != nil {
 		if err := os.Rename(temp, blob); err != nil {
 			return err
 		}
@@ -156,17 +166,26 @@ func (s *Store) Path(sha string) (string, error) {
 
 // Open opens a blob for reading and returns its size in bytes. It does not
 // check the bytes; Verify and Materialize do. A missing blob is KindNotFound.
-func (s *Store) Open(_ context.Context, sha string) (*os.File, int64, error) {
+// With Remote, it is KindUnavailable when the object store cannot be asked.
+func (s *Store) Open(ctx context.Context, sha string) (*os.File, int64, error) {
+	f, size, err := s.openLocal(sha)
+	if s.Remote != nil && delivery.IsKind(err, delivery.KindNotFound) {
+		if err := s.fetch(ctx, sha); err != nil {
+			return nil, 0, err
+		}
+		return s.openLocal(sha)
+	}
+	return f, size, err
+}
+
+func (s *Store) openLocal(sha string) (*os.File, int64, error) {
 	path, err := s.Path(sha)
 	if err != nil {
 		return nil, 0, err
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, &delivery.Error{
-			Kind: delivery.KindNotFound, What: "cannot open artifact " + short(sha),
-			Why: "the store does not hold it", Err: err,
-		}
+		return nil, 0, missing(sha, err)
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("open artifact %s: %w", sha, err)
@@ -181,11 +200,16 @@ func (s *Store) Open(_ context.Context, sha string) (*os.File, int64, error) {
 // Verify reads a blob again and compares its digest. A missing blob is
 // KindNotFound, a changed one is ErrMismatch; both are *delivery.Error.
 func (s *Store) Verify(ctx context.Context, sha string) error {
-	return s.copyTo(ctx, sha, io.Discard)
+	err := s.copyLocal(ctx, sha, io.Discard)
+	if s.refetch(err) {
+		return s.fetch(ctx, sha) // which compares
+	}
+	return err
 }
 
-func (s *Store) copyTo(ctx context.Context, sha string, w io.Writer) error {
-	f, _, err := s.Open(ctx, sha)
+// copyLocal copies a blob of the directory and compares its digest.
+func (s *Store) copyLocal(ctx context.Context, sha string, w io.Writer) error {
+	f, _, err := s.openLocal(sha)
 	if err != nil {
 		return err
 	}
@@ -212,7 +236,17 @@ func (s *Store) Materialize(ctx context.Context, sha, dest string) error {
 		_ = temp.Close()
 		_ = os.Remove(temp.Name())
 	}()
-	if err := s.copyTo(ctx, sha, temp); err != nil {
+	err = s.copyLocal(ctx, sha, temp)
+	if s.refetch(err) {
+		if err := s.fetch(ctx, sha); err != nil {
+			return err
+		}
+		if err := errors.Join(temp.Truncate(0), seekStart(temp)); err != nil {
+			return fmt.Errorf("materialize artifact %s: %w", sha, err)
+		}
+		err = s.copyLocal(ctx, sha, temp)
+	}
+	if err != nil {
 		return err
 	}
 	if err := errors.Join(temp.Chmod(0o644), temp.Close()); err != nil {
@@ -238,6 +272,10 @@ func validSHA(s string) bool {
 
 func invalidSHA(s string) error {
 	return delivery.Errf(delivery.KindInvalid, "cannot use artifact", fmt.Sprintf("%q is not a SHA-256 of 64 lower-case hex digits", clean(s, 80)))
+}
+
+func missing(sha string, err error) error {
+	return &delivery.Error{Kind: delivery.KindNotFound, What: "cannot open artifact " + short(sha), Why: "the store does not hold it", Err: err}
 }
 
 func mismatch(what, want, got string) error {

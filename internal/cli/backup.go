@@ -24,6 +24,9 @@ func (a *app) backupCommand() *cobra.Command {
 		if b.FilesOnly {
 			a.note("the rows are not in it: they are in the dump of PostgreSQL.")
 		}
+		if out.Elsewhere != "" {
+			a.note("artifacts and logs are not in it, only their names: they are in %s, which you back up by its own means.", clean(out.Elsewhere))
+		}
 		for _, sha := range out.Missing {
 			a.note("lost before this backup: the artifact with sha256 %s is not in the store as it was made", sha)
 		}
@@ -45,6 +48,9 @@ func (a *app) backupCommand() *cobra.Command {
 			return a.emit(about)
 		}
 		a.printf("%s  made %s by shunt %s, %s\n", a.paint(green, "ok"), at(about.MadeAt), clean(about.Version), map[bool]string{true: "with its database", false: "without rows: they are in PostgreSQL"}[about.Database == "sqlite"])
+		if about.Files != "" {
+			a.printf("    Artifacts and logs were kept in %s; ELSEWHERE in the backup lists them.\n", clean(about.Files))
+		}
 		return nil
 	})
 	cmd.AddCommand(verify)

@@ -20,15 +20,17 @@ import (
 
 // Options say how the demo is played.
 type Options struct {
-	Auto  bool   // play the story and check it; else serve until ctx ends
-	Dir   string // absolute
-	Port  int    // of the server, if it is free; 0: any, and for production too
-	Exe   string // this program
-	Env   []string
-	Out   io.Writer
-	Clock delivery.Clock
-	HTTP  *http.Client // asks again while the server is away
-	Paint func(color, text string) string
+	Auto bool   // play the story and check it; else serve until ctx ends
+	Dir  string // absolute
+	Port int    // of the server, if it is free; 0: any, and for production too
+	Exe  string // this program
+	// Database is an empty PostgreSQL database for the server; "": a SQLite file in the folder.
+	Database string
+	Env      []string
+	Out      io.Writer
+	Clock    delivery.Clock
+	HTTP     *http.Client // asks again while the server is away
+	Paint    func(color, text string) string
 	// EndRunner ends the runner that a server left with its data directory.
 	EndRunner func(ctx context.Context, data string) error
 }
@@ -184,6 +186,9 @@ func (d *demo) startServer(ctx, serving context.Context) error {
 	d.server = &supervisor{
 		exe: d.exe, env: d.env(), log: d.in("server.log"),
 		args: []string{"serve", "--data", d.in("data"), "--listen", strings.TrimPrefix(d.url, "http://"), "--public-url", d.url, "--mail-dir", d.in("mail")},
+	}
+	if d.Database != "" {
+		d.server.args = append(d.server.args, "--database", d.Database)
 	}
 	if err := supervise(serving, d.server, d.Clock); err != nil {
 		return err

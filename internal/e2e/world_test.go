@@ -22,11 +22,22 @@ import (
 
 	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/testkit/s3"
 )
 
 // patience is how long a test waits for what must come. It is generous: a slow
 // machine is no failure.
 const patience = 2 * time.Minute
+
+// long is set by `make faults`.
+var long = flag.Bool("long", false, "also the fault rows that take minutes")
+
+func takesLong(t *testing.T) {
+	t.Helper()
+	if !*long {
+		t.Skip("takes long: -long")
+	}
+}
 
 // program is the binary under test; TestMain sets it.
 var program string
@@ -77,7 +88,11 @@ type world struct {
 	clone   string
 	listen  string
 	url     string
+	verb    string   // serve or worker
+	name    string   // of this server among several
+	inside  string   // network namespace that it runs in
 	flags   []string // further ones of serve
+	environ []string // further variables
 	token   string
 	secret  string // of the webhook
 	api     *api.Client
@@ -89,7 +104,7 @@ type world struct {
 func emptyWorld(t *testing.T, project string, flags ...string) *world {
 	t.Helper()
 	dir := t.TempDir()
-	w := &world{T: t, exe: program, dir: dir, project: project, data: filepath.Join(dir, "data"), bare: filepath.Join(dir, project+".git"), clone: filepath.Join(dir, project), flags: flags}
+	w := &world{T: t, exe: program, verb: "serve", name: "server", dir: dir, project: project, data: filepath.Join(dir, "data"), bare: filepath.Join(dir, project+".git"), clone: filepath.Join(dir, project), flags: flags}
 	w.must(os.MkdirAll(w.at("home"), 0o750))
 	w.must(os.MkdirAll(w.at("journal"), 0o750))
 	t.Cleanup(w.sweep)
@@ -103,6 +118,7 @@ func emptyWorld(t *testing.T, project string, flags ...string) *world {
 func newWorld(t *testing.T, files map[string]string, flags ...string) *world {
 	t.Helper()
 	w := emptyWorld(t, "shop", flags...)
+	w.environ = s3.Environ() // only servers with --objects look at them
 	w.run(w.dir, "git", "init", "--quiet", "--bare", "--initial-branch=master", w.bare)
 	w.run(w.dir, "git", "init", "--quiet", "--initial-branch=master", w.clone)
 	w.git("remote", "add", "origin", w.bare)
@@ -151,10 +167,10 @@ func (w *world) must(err error) {
 
 // env is the environment of people's commands: nothing of the machine's user.
 func (w *world) env() []string {
-	return []string{
+	return append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + w.at("home"), "LANG=C.UTF-8", "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "GIT_MERGE_AUTOEDIT=no",
 		"GIT_EDITOR=true", "SHUNT_SERVER=" + w.url, "SHUNT_TOKEN=" + w.token, "SHUNT_PROJECT=" + w.project,
-	}
+	}, w.environ...)
 }
 
 // command runs a program as a person in a directory would; the exit code is no error.
@@ -227,11 +243,14 @@ func (w *world) commit(message string) string {
 // start starts the server and returns when it answers.
 func (w *world) start() {
 	w.Helper()
-	log, err := os.OpenFile(w.at("server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(w.at(w.name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	w.must(err)
 	defer log.Close()
-	args := append([]string{"serve", "--data", w.data, "--listen", w.listen, "--mail-dir", w.at("mail")}, w.flags...)
+	args := append([]string{w.verb, "--data", w.data, "--listen", w.listen, "--mail-dir", w.at("mail")}, w.flags...)
 	cmd := exec.Command(w.exe, args...)
+	if w.inside != "" {
+		cmd = exec.Command("ip", append([]string{"netns", "exec", w.inside, w.exe}, args...)...)
+	}
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = w.dir, w.env(), log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	started := make(chan error)
@@ -423,7 +442,7 @@ func (w *world) jobProcesses() map[int]string {
 func (w *world) runnerPID() (pid int) {
 	w.Helper()
 	w.until("there is a runner", func() bool {
-		for id := range processes(" runner --dir " + w.data) {
+		for id := range processes(" runner --dir " + filepath.Join(w.data, "runner") + " ") {
 			pid = id
 		}
 		return pid != 0
@@ -435,8 +454,11 @@ func (w *world) runnerPID() (pid int) {
 // a world has its directory in its command line or environment.
 func (w *world) sweep() {
 	if w.Failed() {
-		if b, err := os.ReadFile(w.at("server.log")); err == nil {
-			w.Logf("server.log:\n%s", b[max(0, len(b)-6000):])
+		logs, _ := filepath.Glob(w.at("*.log"))
+		for _, log := range logs {
+			if b, err := os.ReadFile(log); err == nil {
+				w.Logf("%s:\n%s", filepath.Base(log), b[max(0, len(b)-6000):])
+			}
 		}
 	}
 	for gone := 0; gone < 3; gone++ { // one that is about to begin has no command line for a moment

@@ -33,7 +33,7 @@ func cannot(kind delivery.Kind, verb string, b delivery.Build, why, next string)
 // Cancel stops a build that has not ended. A deployment that may have started is
 // not cut in half.
 func (e *Engine) Cancel(ctx context.Context, project string, number int64, by, reason string) error {
-	return e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+	return e.rows(ctx, "cancel", func(ctx context.Context, tx *store.Tx) error {
 		b, err := tx.BuildByNumber(ctx, project, number)
 		if err != nil {
 			return err
@@ -71,6 +71,7 @@ func (e *Engine) Cancel(ctx context.Context, project string, number int64, by, r
 		if err := tx.AskCancel(ctx, b.ID, by); err != nil {
 			return err
 		}
+		tx.Event(project, number, "asked")
 		gates, err := tx.Gates(ctx, b.ID)
 		if err != nil {
 			return err
@@ -88,7 +89,7 @@ func (e *Engine) Cancel(ctx context.Context, project string, number int64, by, r
 
 // Rerun runs what did not succeed again, on the same commit and in the same build.
 func (e *Engine) Rerun(ctx context.Context, project string, number int64, by string) error {
-	return e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+	return e.rows(ctx, "rerun", func(ctx context.Context, tx *store.Tx) error {
 		b, err := tx.BuildByNumber(ctx, project, number)
 		if err != nil {
 			return err
@@ -183,7 +184,7 @@ func stopped(nodes []delivery.Node) (delivery.Node, bool) {
 // Resolve answers what a stopped build asks: retry, give up, or, where nobody
 // knew, whether the deployment is live.
 func (e *Engine) Resolve(ctx context.Context, project string, number int64, action, by, reason string) error {
-	return e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+	return e.rows(ctx, "resolve", func(ctx context.Context, tx *store.Tx) error {
 		b, err := tx.BuildByNumber(ctx, project, number)
 		if err != nil {
 			return err

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -55,6 +56,9 @@ func (p *performer) deployAs(ctx context.Context, kind, by, reason string) resul
 // startDeployment checks everything again and takes the environment's lock. A
 // result instead of a deployment says why it did not start.
 func (p *performer) startDeployment(ctx context.Context, env *pipeline.Environment, d delivery.Deployment) (delivery.Deployment, *result) {
+	if err := failpoint.Hit("deploy", failpoint.BeforeIntent); err != nil {
+		return d, &result{err: err}
+	}
 	if _, err := p.Sync(ctx, p.build.Project); err != nil { // what is true on the remote, now
 		r := p.later("the git remote cannot be read: " + err.Error())
 		if ctx.Err() != nil {
@@ -88,12 +92,15 @@ func (p *performer) startDeployment(ctx context.Context, env *pipeline.Environme
 		return d, &result{err: err}
 	}
 	for _, a := range artifacts {
-		if err := p.Blobs.Verify(ctx, a.SHA256); err != nil {
+		if err := p.Blobs.Verify(ctx, a.SHA256); delivery.IsKind(err, delivery.KindUnavailable) {
+			r := p.later(err.Error())
+			return d, &r
+		} else if err != nil {
 			r := failed(fmt.Sprintf("artifact %s is not what was approved: %v", a.Name, err))
 			return d, &r
 		}
 	}
-	if err := failpoint.Hit("deploy", failpoint.BeforeIntent); err != nil {
+	if err := failpoint.Hit("permit", failpoint.BeforeIntent); err != nil {
 		return d, &result{err: err}
 	}
 	var refused *result
@@ -136,8 +143,11 @@ func (p *performer) startDeployment(ctx context.Context, env *pipeline.Environme
 			return err
 		}
 		tx.Event(p.build.Project, p.build.Number, "deployment")
-		return tx.Audit(ctx, p.build.Project, p.build.Number, d.By, d.Kind+" started", fmt.Sprintf("%s to %s, fence %d: %s", d.ID, d.Environment, d.Fence, d.Reason))
+		return errors.Join(tx.Audit(ctx, p.build.Project, p.build.Number, d.By, d.Kind+" started", fmt.Sprintf("%s to %s, fence %d: %s", d.ID, d.Environment, d.Fence, d.Reason)), failpoint.Hit("permit", failpoint.BeforeCall))
 	})
+	if err == nil && refused == nil {
+		err = failpoint.Hit("permit", failpoint.AfterRecord)
+	}
 	if err != nil {
 		return d, &result{err: err}
 	}
@@ -275,8 +285,9 @@ func (p *performer) verify(ctx context.Context, env *pipeline.Environment, d del
 		return nil
 	}
 	a, res, err := p.run(ctx, runSpec{
-		id:   d.ID + "-verify-" + strconv.FormatInt(p.build.LeaseFence, 10),
-		spec: runner.Spec{Steps: []runner.Step{{Name: "verify", Run: env.Verify}}, Timeout: min(env.Timeout, 2*time.Minute)}, env: vars, secrets: env.Secrets, branch: p.project.Branches.Production,
+		effect: "verify",
+		id:     d.ID + "-verify-" + strconv.FormatInt(p.build.LeaseFence, 10),
+		spec:   runner.Spec{Steps: []runner.Step{{Name: "verify", Run: env.Verify}}, Timeout: min(env.Timeout, 2*time.Minute)}, env: vars, secrets: env.Secrets, branch: p.project.Branches.Production, beside: true,
 	})
 	if err != nil {
 		p.Log.Warn("cannot look a deployment up", "deployment", d.ID, "error", err)

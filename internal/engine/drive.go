@@ -62,12 +62,9 @@ func (e *Engine) drive(ctx context.Context, id int64) error {
 		e.mu.Unlock()
 	}()
 
-	if err := failpoint.Hit("lease", failpoint.BeforeIntent); err != nil {
-		return err
-	}
 	d := &driver{Engine: e, active: map[string]bool{}, retry: map[string]time.Time{}, results: make(chan result)}
 	var ok bool
-	err := e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
+	err := e.rows(ctx, "lease", func(ctx context.Context, tx *store.Tx) (err error) {
 		if d.build, ok, err = tx.Lease(ctx, id, e.Owner, leaseTTL); !ok || err != nil {
 			return err
 		}
@@ -75,9 +72,6 @@ func (e *Engine) drive(ctx context.Context, id int64) error {
 		return d.load(ctx, tx)
 	})
 	if err != nil || !ok {
-		return err
-	}
-	if err := failpoint.Hit("lease", failpoint.AfterRecord); err != nil {
 		return err
 	}
 	return d.run(ctx, signal)
@@ -119,12 +113,21 @@ func (d *driver) run(ctx context.Context, signal <-chan struct{}) error {
 			r := <-d.results
 			delete(d.active, r.node)
 		}
-		if ctx.Err() != nil { // a graceful stop: give the lease back, somebody drives on
+		giveBack := func(after time.Duration) error {
 			save, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer stop()
 			return d.write(save, func(ctx context.Context, tx *store.Tx) error {
-				return tx.Unlease(ctx, d.build.ID, d.build.LeaseFence, delivery.BuildRunning, "", 0)
+				return tx.Unlease(ctx, d.build.ID, d.build.LeaseFence, delivery.BuildRunning, "", after)
 			})
+		}
+		switch {
+		case ctx.Err() != nil: // a graceful stop: somebody drives on
+			return giveBack(0)
+		case errors.Is(err, errDeaf): // another server may hear the runner
+			d.avoid(d.build.ID)
+			return errors.Join(err, giveBack(0))
+		case delivery.IsKind(err, delivery.KindUnavailable): // the database may be back already; else the lease runs out
+			return errors.Join(err, giveBack(time.Second))
 		}
 		return err
 	}
@@ -224,7 +227,7 @@ func (d *driver) step(ctx, work context.Context) (ended bool, err error) {
 		if err := failpoint.Hit("end", failpoint.BeforeIntent); err != nil {
 			return err
 		}
-		return d.end(ctx, tx)
+		return errors.Join(d.end(ctx, tx), failpoint.Hit("end", failpoint.BeforeCall))
 	})
 	if err != nil {
 		return false, err
@@ -462,15 +465,18 @@ func (d *driver) take(ctx context.Context, r result) error {
 	if err != nil {
 		return err
 	}
-	if n := d.node(r.node); n.Kind == delivery.NodeJob || n.Kind == delivery.NodeUp || n.Kind == delivery.NodeDeploy || n.Kind == delivery.NodeGate {
-		if err := failpoint.Hit(string(n.Kind), failpoint.AfterRecord); err != nil {
+	n := d.node(r.node)
+	switch n.Kind {
+	case delivery.NodeJob, delivery.NodeUp, delivery.NodeDeploy, delivery.NodeRollback, delivery.NodeGate:
+		if err := failpoint.Hit(pointOf(n.Kind), failpoint.AfterRecord); err != nil {
 			return err
 		}
+	case delivery.NodeTag, delivery.NodePublish, delivery.NodeDown, delivery.NodeRelease: // theirs is where they record
 	}
 	if r.done != nil {
 		r.done()
 	}
-	return nil
+	return failpoint.Hit(pointOf(n.Kind), failpoint.BeforeAnswer)
 }
 
 // refresh renews the lease and obeys a request to cancel.
@@ -487,10 +493,22 @@ func (d *driver) refresh(ctx context.Context) error {
 	for name := range d.active {
 		n := d.node(name)
 		if n.Kind == delivery.NodeJob || n.Kind == delivery.NodeUp {
-			if err := d.Runner.Stop(ctx, attemptID(d.build, n.Name, n.Attempt), "cancelled"); err != nil && !errors.Is(err, runner.ErrUnknownJob) {
+			if err := d.stop(ctx, attemptID(d.build, n.Name, n.Attempt)); err != nil && !errors.Is(err, runner.ErrUnknownJob) {
 				d.Log.Warn("cannot stop a job", "node", name, "error", err)
 			}
 		}
 	}
 	return nil
+}
+
+func (d *driver) stop(ctx context.Context, id string) error {
+	where, err := d.Store.AttemptRunner(ctx, id)
+	if err != nil {
+		return err
+	}
+	c, linked := d.client(where)
+	if !linked {
+		return errDeaf // asked again with the next beat
+	}
+	return c.Stop(ctx, id, "cancelled")
 }

@@ -103,7 +103,15 @@ func (p *performer) perform(ctx context.Context, e effect) (answer string, err e
 					return "", err
 				}
 			}
+			if err := failpoint.Hit("probe", failpoint.BeforeCall); err != nil {
+				return "", err
+			}
 			answer, done, err := e.probe(ctx)
+			if err == nil {
+				if err := failpoint.Hit("probe", failpoint.BeforeRecord); err != nil {
+					return "", err
+				}
+			}
 			var o *outcome
 			switch {
 			case errors.As(err, &o):
@@ -119,6 +127,9 @@ func (p *performer) perform(ctx context.Context, e effect) (answer string, err e
 			if err := set("", "", delivery.EffectFailed, delivery.EffectStarted); err != nil {
 				return "", err
 			}
+		}
+		if err := failpoint.Hit(e.kind, failpoint.BeforeCall); err != nil {
+			return "", err
 		}
 		answer, err := e.call(ctx)
 		var o *outcome

@@ -45,7 +45,8 @@ type Config struct {
 	Runner   *runner.Client
 	Blobs    *artifact.Store
 	Files    *artifact.Files
-	Dir      string // absolute; holds work/ and logs/
+	Logs     *Logs  // nil: in Dir
+	Dir      string // absolute; holds work/
 	Clock    delivery.Clock
 	Log      *slog.Logger
 	ServerID string // of the installation; part of tags
@@ -55,9 +56,14 @@ type Config struct {
 	// Open unseals a secret's value.
 	Open    func(sealed string) (string, error)
 	Workers map[delivery.Lane]int
+	// Cluster is set where several servers share the database.
+	Cluster *Cluster
 	// Paused tells that nothing may be started and no push acted on: the database
 	// may be older than the world (see reconcile.go). nil: never.
 	Paused func() bool
+	// Elapsed tells how long the machine has run, whatever its wall clock says: who
+	// compares both sees that the clock was set (see clock.go). nil: it never is.
+	Elapsed func() time.Duration
 }
 
 func (e *Engine) paused() bool { return e.Paused != nil && e.Paused() }
@@ -73,16 +79,21 @@ type Engine struct {
 	held     map[string]*sync.Mutex       // locks by name: a project's intake, an instance's destruction
 	every    time.Duration                // how often to look after what nobody does; a second
 	seen     map[string]map[string]string // tags of the remote by project, as last read: also those that are not ours
+	avoided  map[int64]time.Time          // builds that are left to other servers until then
 	ctx      context.Context              //nolint:containedctx // of the engine's own goroutines, between Start and Stop
 	stop     context.CancelFunc
 	wg       sync.WaitGroup
 	closed   bool
+	looked   moment    // when builds were last looked after
 	compared time.Time // when environments were last asked whether they answer
 }
 
 // New makes an engine. Start starts it.
 func New(cfg Config) *Engine {
-	e := &Engine{Config: cfg, every: time.Second, slots: map[delivery.Lane]chan struct{}{}, drives: map[int64]chan struct{}{}, held: map[string]*sync.Mutex{}, seen: map[string]map[string]string{}, running: map[string]bool{}}
+	e := &Engine{Config: cfg, every: time.Second, slots: map[delivery.Lane]chan struct{}{}, drives: map[int64]chan struct{}{}, held: map[string]*sync.Mutex{}, seen: map[string]map[string]string{}, running: map[string]bool{}, avoided: map[int64]time.Time{}}
+	if e.Logs == nil {
+		e.Logs = NewLogs(filepath.Join(e.Dir, "logs"), nil, e.Log)
+	}
 	for lane, n := range cfg.Workers {
 		e.slots[lane] = make(chan struct{}, n)
 	}
@@ -139,6 +150,10 @@ func (e *Engine) lookAfter(ctx context.Context) {
 	if e.paused() {
 		return
 	}
+	if err := e.followClock(ctx); err != nil {
+		e.complain(ctx, "follow the clock", err)
+		return // nothing may expire before
+	}
 	now := e.Store.Now()
 	for lane := range e.slots {
 		ids, err := e.Store.Runnable(ctx, now, lane, cap(e.slots[lane]))
@@ -149,6 +164,9 @@ func (e *Engine) lookAfter(ctx context.Context) {
 		for _, id := range ids {
 			e.kick(id, lane)
 		}
+	}
+	if !e.leads() {
+		return
 	}
 	e.complain(ctx, "look after gates", e.lookAfterGates(ctx, now))
 	e.complain(ctx, "look after environments", e.lookAfterInstances(ctx, now))
@@ -169,6 +187,9 @@ func (e *Engine) kick(id int64, lane delivery.Lane) {
 	e.mu.Unlock()
 	if driving {
 		e.signal(id)
+		return
+	}
+	if e.avoids(id) {
 		return
 	}
 	select {
@@ -202,7 +223,7 @@ func (e *Engine) driveInSlot(ctx context.Context, id int64, lane delivery.Lane) 
 // build has gone as far as it goes, or at once when somebody drives it.
 func (e *Engine) Drive(ctx context.Context, id int64) error {
 	b, err := e.Store.Build(ctx, id)
-	if err != nil || b.Status != delivery.BuildQueued && b.Status != delivery.BuildRunning {
+	if err != nil || b.Status != delivery.BuildQueued && b.Status != delivery.BuildRunning || e.avoids(id) {
 		return err
 	}
 	select {
@@ -257,5 +278,5 @@ func (e *Engine) workDir(id string) string { return filepath.Join(e.Dir, "work",
 
 // LogPath is where the log of an attempt is kept.
 func (e *Engine) LogPath(attemptID string) string {
-	return filepath.Join(e.Dir, "logs", attemptID+".log")
+	return e.Logs.Path(attemptID)
 }

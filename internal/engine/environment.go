@@ -193,6 +193,21 @@ func (p *performer) down(ctx context.Context) result {
 	return succeeded()
 }
 
+// downClaim is how long others leave a destruction to whoever began it.
+const downClaim = 30 * time.Second
+
+// upOf is the attempt that created an instance: what it left behind on its
+// runner's machine is ended there.
+func (p *performer) upOf(i delivery.Instance) string {
+	n := max(1, p.upAttempt)
+	for try := 2; p.upAttempt == 0 && try < 100; try++ {
+		if instanceID(p.build, i.Environment, try) == i.ID {
+			n = try
+		}
+	}
+	return attemptID(p.build, "up/"+i.Environment, n)
+}
+
 // errNotGone says that an environment's `down` script failed; it is due again.
 var errNotGone = errors.New("the environment is not gone")
 
@@ -235,6 +250,10 @@ func (p *performer) destroy(ctx context.Context, id string) error {
 		if err := tx.SetInstance(ctx, i); err != nil {
 			return err
 		}
+		// Whoever finds it destroying after that joins in, for this server may have died.
+		if err := tx.RetryDown(ctx, id, tx.Now().Add(downClaim)); err != nil {
+			return err
+		}
 		tx.Event(i.Project, i.Number, "environment")
 		return tx.InsertAttempt(ctx, a)
 	})
@@ -243,13 +262,16 @@ func (p *performer) destroy(ctx context.Context, id string) error {
 	}
 	got, res, err := p.run(ctx, runSpec{
 		id: a.ID, spec: runner.Spec{Steps: []runner.Step{{Name: "down", Run: env.Down}}, Timeout: env.Timeout},
-		env: append(pairs(env.Env), instanceEnv(i, p.build.LeaseFence)...), secrets: env.Secrets,
+		env: append(pairs(env.Env), instanceEnv(i, p.build.LeaseFence)...), secrets: env.Secrets, near: p.upOf(i),
 	})
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if errors.Is(err, errDeaf) {
+		return err // it may run; whoever looks after environments asks again
+	}
 	if err != nil {
-		got, res = a, runner.Result{State: delivery.AttemptFailed, Reason: p.unrun(err).reason}
+		got, res.Result = a, runner.Result{State: delivery.AttemptFailed, Reason: p.unrun(err).reason}
 		if res.Reason == "" {
 			res.Reason = err.Error()
 		}

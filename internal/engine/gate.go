@@ -68,7 +68,7 @@ func (p *performer) gate(ctx context.Context) result {
 			})
 		})
 		mail.Gate = g
-		return p.post(ctx, tx, p.pipeline, "waiting", mail)
+		return errors.Join(p.post(ctx, tx, p.pipeline, "waiting", mail), failpoint.Hit("gate", failpoint.BeforeCall))
 	})
 }
 
@@ -102,14 +102,11 @@ func (e *Engine) Decide(ctx context.Context, project string, number int64, d del
 			return g, why
 		}
 	}
-	if err := failpoint.Hit("decide", failpoint.BeforeIntent); err != nil {
-		return g, err
-	}
-	next, action := delivery.GateRejected, "rejected"
+	next, action, effect := delivery.GateRejected, "rejected", "reject"
 	if d.Promote {
-		next, action = delivery.GatePromoted, "promoted"
+		next, action, effect = delivery.GatePromoted, "promoted", "promote"
 	}
-	err = e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+	err = e.rows(ctx, effect, func(ctx context.Context, tx *store.Tx) error {
 		if g, err = tx.Gate(ctx, g.ID); err != nil {
 			return err
 		}
@@ -146,9 +143,6 @@ func (e *Engine) Decide(ctx context.Context, project string, number int64, d del
 		g, err = tx.Gate(ctx, g.ID)
 		return err
 	})
-	if err == nil {
-		err = failpoint.Hit("decide", failpoint.AfterRecord)
-	}
 	return g, err
 }
 

@@ -32,6 +32,9 @@ func (e *Engine) Sync(ctx context.Context, project string) (pushes []store.Push,
 	if err != nil {
 		return nil, err
 	}
+	if err := failpoint.Hit("sync", failpoint.BeforeCall); err != nil {
+		return nil, err
+	}
 	refs, err := e.repo(p).Fetch(ctx)
 	if err != nil {
 		save := context.WithoutCancel(ctx)
@@ -65,11 +68,14 @@ func (e *Engine) Sync(ctx context.Context, project string) (pushes []store.Push,
 	if p, err = e.learn(ctx, p, refs); err != nil {
 		return nil, err
 	}
-	if err := failpoint.Hit("sync", failpoint.BeforeIntent); err != nil {
+	if err := failpoint.Hit("sync", failpoint.BeforeRecord); err != nil {
 		return nil, err
 	}
 	for _, ref := range changed {
 		push, err := e.refChanged(ctx, p, ref, known[ref], refs[ref], refs)
+		if errors.Is(err, store.ErrOvertaken) {
+			continue // another server looked at the same time
+		}
 		if err != nil {
 			return pushes, fmt.Errorf("act on %s: %w", ref, err)
 		}
@@ -151,12 +157,12 @@ func (e *Engine) refChanged(ctx context.Context, p delivery.Project, ref, was, i
 	case !isBranch:
 		return store.Push{}, e.tagMoved(ctx, p, ref, was, is)
 	case branch == p.Branches.Production && !trunk(p):
-		return store.Push{}, e.productionMoved(ctx, p, ref, is)
+		return store.Push{}, e.productionMoved(ctx, p, ref, was, is)
 	case is == "", !starts:
-		return store.Push{}, e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error { return tx.SetRef(ctx, p.Name, ref, is) })
+		return store.Push{}, e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error { return tx.MoveRef(ctx, p.Name, ref, was, is) })
 	}
 	if strings.ContainsRune(branch, '\ufffd') {
-		return e.refusePush(ctx, p, ref, is, &flow.Refusal{What: "cannot build " + branch, Why: "its name is not UTF-8, so that it could be neither shown nor named in a decision", Next: "Push the commit under another name."})
+		return e.refusePush(ctx, p, ref, was, is, &flow.Refusal{What: "cannot build " + branch, Why: "its name is not UTF-8, so that it could be neither shown nor named in a decision", Next: "Push the commit under another name."})
 	}
 	if lane == delivery.LaneHotfix {
 		facts, err := e.hotfixFacts(ctx, p, ref, is, refs)
@@ -164,20 +170,20 @@ func (e *Engine) refChanged(ctx context.Context, p delivery.Project, ref, was, i
 			return store.Push{}, err
 		}
 		if refusal := flow.HotfixPush(facts); refusal != nil {
-			return e.refusePush(ctx, p, ref, is, refusal)
+			return e.refusePush(ctx, p, ref, was, is, refusal)
 		}
 	}
-	return e.createBuild(ctx, p, lane, ref, is)
+	return e.createBuild(ctx, p, lane, ref, was, is)
 }
 
-func (e *Engine) refusePush(ctx context.Context, p delivery.Project, ref, commit string, refusal *flow.Refusal) (store.Push, error) {
+func (e *Engine) refusePush(ctx context.Context, p delivery.Project, ref, was, commit string, refusal *flow.Refusal) (store.Push, error) {
 	push := store.Push{Project: p.Name, Ref: ref, Commit: commit, Refused: refusal.Err().Error()}
 	c, err := e.repo(p).Commit(ctx, commit)
 	if err != nil {
 		return push, err
 	}
 	return push, e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-		if err := errors.Join(tx.SetRef(ctx, p.Name, ref, commit), tx.InsertPush(ctx, push), tx.Audit(ctx, p.Name, 0, "shunt", "push refused", ref+" "+commit+": "+push.Refused)); err != nil {
+		if err := errors.Join(tx.MoveRef(ctx, p.Name, ref, was, commit), tx.InsertPush(ctx, push), tx.Audit(ctx, p.Name, 0, "shunt", "push refused", ref+" "+commit+": "+push.Refused)); err != nil {
 			return err
 		}
 		tx.Event(p.Name, 0, "project")
@@ -187,7 +193,7 @@ func (e *Engine) refusePush(ctx context.Context, p delivery.Project, ref, commit
 
 // createBuild makes the numbered build of a push, with its graph, in the
 // transaction that remembers the ref: a push is acted on once.
-func (e *Engine) createBuild(ctx context.Context, p delivery.Project, lane delivery.Lane, ref, commit string) (store.Push, error) {
+func (e *Engine) createBuild(ctx context.Context, p delivery.Project, lane delivery.Lane, ref, was, commit string) (store.Push, error) {
 	repo := e.repo(p)
 	push := store.Push{Project: p.Name, Ref: ref, Commit: commit}
 	c, err := repo.Commit(ctx, commit)
@@ -211,10 +217,10 @@ func (e *Engine) createBuild(ctx context.Context, p delivery.Project, lane deliv
 	} else {
 		b.Pipeline, b.PolicyDigest, nodes = text, pl.Digest(), pl.Graph(lane)
 	}
-	if err := failpoint.Hit("create_build", failpoint.BeforeIntent); err != nil {
-		return push, err
-	}
-	err = e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+	return push, e.rows(ctx, "create_build", func(ctx context.Context, tx *store.Tx) error {
+		if err := tx.MoveRef(ctx, p.Name, ref, was, commit); err != nil {
+			return err
+		}
 		if b.Number, err = tx.TakeNumber(ctx, p.Name); err != nil {
 			return err
 		}
@@ -232,7 +238,7 @@ func (e *Engine) createBuild(ctx context.Context, p delivery.Project, lane deliv
 			}
 			tx.Event(p.Name, n, "build")
 		}
-		if err := errors.Join(tx.SetRef(ctx, p.Name, ref, commit), tx.InsertPush(ctx, push), tx.Audit(ctx, p.Name, b.Number, "shunt", "build created", ref+" "+commit)); err != nil {
+		if err := errors.Join(tx.InsertPush(ctx, push), tx.Audit(ctx, p.Name, b.Number, "shunt", "build created", ref+" "+commit)); err != nil {
 			return err
 		}
 		tx.Event(p.Name, b.Number, "build")
@@ -246,10 +252,6 @@ func (e *Engine) createBuild(ctx context.Context, p delivery.Project, lane deliv
 		}
 		return e.wake(ctx, tx, b.ID, lane, 0)
 	})
-	if err == nil {
-		err = failpoint.Hit("create_build", failpoint.AfterRecord)
-	}
-	return push, err
 }
 
 func (e *Engine) readPipeline(ctx context.Context, repo *gitrepo.Repo, commit string) (*pipeline.Pipeline, []byte, error) {
@@ -275,7 +277,7 @@ func (e *Engine) tagMoved(ctx context.Context, p delivery.Project, ref, was, is 
 
 // productionMoved raises an incident when somebody pushed to the production
 // branch by hand: nothing ships until a person has looked.
-func (e *Engine) productionMoved(ctx context.Context, p delivery.Project, ref, is string) error {
+func (e *Engine) productionMoved(ctx context.Context, p delivery.Project, ref, was, is string) error {
 	busy, err := e.Store.ReleaseUnderWay(ctx, p.Name)
 	if err != nil || busy {
 		return err // its own push may not be written down yet; the next look sees it
@@ -285,7 +287,7 @@ func (e *Engine) productionMoved(ctx context.Context, p delivery.Project, ref, i
 		if err != nil {
 			return err
 		}
-		if err := tx.SetRef(ctx, p.Name, ref, is); err != nil || now.BranchTip == is {
+		if err := tx.MoveRef(ctx, p.Name, ref, was, is); err != nil || now.BranchTip == is {
 			return err
 		}
 		if now.BranchTip == "" && now.ProductionCommit == "" {
@@ -308,10 +310,16 @@ func (e *Engine) forecast(ctx context.Context, p delivery.Project, refs map[stri
 		if err != nil {
 			return err
 		}
-		err = e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-			if !f.Contained {
+		if !f.Contained {
+			err = e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
 				return tx.SetForecast(ctx, p.Name, d.Commit, f.Conflicts)
+			})
+			if err != nil {
+				return err
 			}
+			continue
+		}
+		err = e.rows(ctx, "back_merge", func(ctx context.Context, tx *store.Tx) error {
 			if err := tx.CloseBackMerge(ctx, p.Name, d.Commit, into); err != nil {
 				return err
 			}

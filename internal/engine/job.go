@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -37,26 +36,29 @@ func (p *performer) job(ctx context.Context) result {
 	if err != nil {
 		return result{err: err}
 	}
-	a, res, err := p.run(ctx, runSpec{id: attemptID(p.build, p.node.Name, p.node.Attempt), spec: spec, env: append(pairs(job.Env), urls...), secrets: job.Secrets})
+	a, res, err := p.run(ctx, runSpec{id: attemptID(p.build, p.node.Name, p.node.Attempt), spec: spec, env: append(pairs(job.Env), urls...), secrets: job.Secrets, pool: job.RunsOn})
 	if err != nil {
 		return p.unrun(err)
 	}
 	var artifacts []delivery.Artifact
 	for _, f := range res.Artifacts {
-		err := failpoint.Hit("artifact", failpoint.BeforeIntent)
+		err := failpoint.Hit("artifact", failpoint.BeforeCall)
 		var size int64
 		if err == nil {
-			size, err = p.Blobs.PutFile(ctx, f.Path, f.SHA256)
+			size, err = p.keep(ctx, res.Runner, a.ID, f)
 		}
 		if err == nil {
-			err = failpoint.Hit("artifact", failpoint.AfterRecord)
+			err = failpoint.Hit("artifact", failpoint.BeforeRecord)
+		}
+		if delivery.IsKind(err, delivery.KindUnavailable) {
+			return p.later(err.Error()) // the object store is away, and the runner keeps the file
 		}
 		if err != nil {
 			return result{err: fmt.Errorf("store artifact: %w", err)}
 		}
 		artifacts = append(artifacts, delivery.Artifact{BuildID: p.build.ID, Name: f.Name, File: f.Base, SHA256: f.SHA256, Size: size, Node: p.node.Name})
 	}
-	cases, note := readReports(res.Reports)
+	cases, note := p.readReports(ctx, res.Runner, a.ID, res.Reports)
 	r := result{state: delivery.NodeSucceeded}
 	if res.State != delivery.AttemptSucceeded {
 		r.state, r.reason = delivery.NodeFailed, res.Reason
@@ -102,6 +104,9 @@ func (p *performer) remember(a delivery.Attempt) {
 // unrun words an error that kept a job from running: what a person can mend
 // fails the node, the end of the drive ends it, anything else is a bug.
 func (p *performer) unrun(err error) result {
+	if errors.Is(err, errNoRunner) {
+		return p.later(err.Error())
+	}
 	if delivery.IsKind(err, delivery.KindInvalid) || delivery.IsKind(err, delivery.KindNotFound) || delivery.IsKind(err, delivery.KindRefused) {
 		e, _ := errors.AsType[*delivery.Error](err)
 		r := failed(strings.TrimSpace(e.What + ": " + e.Why))
@@ -133,30 +138,49 @@ type runSpec struct {
 	spec    runner.Spec
 	env     []string
 	secrets []string
+	effect  string            // in the list of failpoints; "": the node's
 	branch  string            // the branch that the work tree stands on; "": the pushed one
 	tags    map[string]string // full tag refs to make visible
+	pool    string            // of runners; "": this server's own
+	near    string            // an attempt whose runner runs this too, if it lives
+	beside  bool              // it has no attempt of its own, and any runner may run it
+}
+
+// ran is how steps ended, and on which runner.
+type ran struct {
+	runner.Result
+	Runner string
 }
 
 // run starts shell steps in the runner, or adopts them when they were started
 // before, follows their log and returns how they ended. It never starts the
 // same id twice: the runner knows it.
-func (p *performer) run(ctx context.Context, s runSpec) (delivery.Attempt, runner.Result, error) {
+func (p *performer) run(ctx context.Context, s runSpec) (delivery.Attempt, ran, error) {
 	a := delivery.Attempt{ID: s.id, BuildID: p.build.ID, Node: p.node.Name, Attempt: p.node.Attempt, Fence: p.build.LeaseFence}
-	err := p.patiently(ctx, func() error {
-		_, err := p.Runner.Wait(ctx, s.id, -1, 0)
-		return err
-	})
+	if s.effect == "" {
+		s.effect = pointOf(p.node.Kind)
+	}
+	where, err := p.give(ctx, s)
+	if err == nil {
+		err = p.ask(ctx, where, func(c *runner.Client) error {
+			_, err := c.Wait(ctx, s.id, -1, 0)
+			return err
+		})
+	}
 	if errors.Is(err, runner.ErrUnknownJob) {
-		if err = failpoint.Hit(string(p.node.Kind), failpoint.AfterIntent); err == nil {
-			err = p.start(ctx, s)
+		if err = failpoint.Hit(s.effect, failpoint.AfterIntent); err == nil {
+			err = p.start(ctx, where, s)
 		}
 	}
-	if err != nil {
-		return a, runner.Result{}, err
-	}
-	res, err := p.follow(ctx, s.id)
+	res := ran{Runner: where}
 	if err == nil {
-		err = failpoint.Hit(string(p.node.Kind), failpoint.BeforeRecord)
+		res.Result, err = p.follow(ctx, where, s.id)
+	}
+	if errors.Is(err, errLost) {
+		res.Result, err = runner.Result{State: delivery.AttemptLost, ExitCode: -1, Reason: err.Error()}, nil
+	}
+	if err == nil {
+		err = failpoint.Hit(s.effect, failpoint.BeforeRecord)
 	}
 	if err != nil {
 		return a, res, err
@@ -166,9 +190,21 @@ func (p *performer) run(ctx context.Context, s runSpec) (delivery.Attempt, runne
 }
 
 // start makes the work tree and hands the steps to the runner.
-func (p *performer) start(ctx context.Context, s runSpec) error {
+func (p *performer) start(ctx context.Context, where string, s runSpec) error {
 	dir := p.workDir(s.id)
 	src := filepath.Join(dir, "src")
+	there, remote := dir, false // where the runner sees it
+	err := p.ask(ctx, where, func(c *runner.Client) error {
+		if remote = c.Remote(); !remote {
+			return nil
+		}
+		info, err := c.Info(ctx)
+		there = filepath.Join(info.Work, s.id)
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	if err := runner.RemoveAll(dir); err != nil { // half made by a server that died
 		return fmt.Errorf("clear work directory: %w", err)
 	}
@@ -179,16 +215,16 @@ func (p *performer) start(ctx context.Context, s runSpec) error {
 	if branch == "" {
 		branch = p.build.Branch()
 	}
-	if err := p.repo(p.project).Checkout(ctx, gitrepo.CheckoutSpec{Dir: src, Commit: p.build.Commit, Branch: branch, Tags: s.tags}); err != nil {
+	if err := p.repo(p.project).Checkout(ctx, gitrepo.CheckoutSpec{Dir: src, Commit: p.build.Commit, Branch: branch, Tags: s.tags, Whole: remote}); err != nil {
 		return fmt.Errorf("make work tree: %w", err)
 	}
-	env, err := p.artifactEnv(ctx, dir)
+	env, err := p.artifactEnv(ctx, dir, there)
 	if err != nil {
 		return err
 	}
 	spec := s.spec
-	spec.ID, spec.Fence, spec.Dir = s.id, p.build.LeaseFence, src
-	spec.Env = append(append(p.baseEnv(src), env...), s.env...)
+	spec.ID, spec.Fence, spec.Dir = s.id, p.build.LeaseFence, filepath.Join(there, "src")
+	spec.Env = append(append(p.baseEnv(spec.Dir), env...), s.env...)
 	for _, name := range s.secrets {
 		sealed, err := p.Store.Secret(ctx, p.build.Project, name)
 		if err != nil {
@@ -204,65 +240,69 @@ func (p *performer) start(ctx context.Context, s runSpec) error {
 		spec.Env = append(spec.Env, name+"="+value)
 		spec.Secrets = append(spec.Secrets, value)
 	}
-	return p.patiently(ctx, func() error {
-		_, err := p.Runner.Start(ctx, spec)
+	if err := failpoint.Hit(s.effect, failpoint.BeforeCall); err != nil {
 		return err
-	})
-}
-
-// patiently repeats a call while no runner answers: the server starts a new one.
-func (p *performer) patiently(ctx context.Context, call func() error) error {
-	for {
-		err := call()
-		if err == nil || !errors.Is(err, runner.ErrGone) {
+	}
+	err = p.ask(ctx, where, func(c *runner.Client) (err error) {
+		if remote {
+			if err := c.Send(ctx, s.id, dir); err != nil {
+				return err
+			}
+		}
+		if spec.Asked, err = p.still(ctx, c); err != nil {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(100 * time.Millisecond):
-		}
+		_, err = c.Start(ctx, spec)
+		return err
+	})
+	if remote {
+		err = errors.Join(err, runner.RemoveAll(dir))
 	}
+	return err
 }
 
 // follow copies the log of a running job until it has ended and all is copied.
-func (p *performer) follow(ctx context.Context, id string) (res runner.Result, err error) {
-	if err := os.MkdirAll(filepath.Join(p.Dir, "logs"), 0o750); err != nil {
-		return res, fmt.Errorf("make log directory: %w", err)
-	}
-	log, err := os.OpenFile(p.LogPath(id), os.O_CREATE|os.O_RDWR, 0o640) //nolint:gosec // ids are made of checked names
+func (p *performer) follow(ctx context.Context, where, id string) (res runner.Result, err error) {
+	log, err := p.Logs.write(ctx, id)
 	if err != nil {
-		return res, fmt.Errorf("open log: %w", err)
+		return res, err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
-	offset, err := log.Seek(0, io.SeekEnd)
-	if err != nil {
-		return res, fmt.Errorf("open log: %w", err)
-	}
+	offset := log.size.Load()
 	for {
 		var st runner.Status
-		err := p.patiently(ctx, func() (err error) {
-			st, err = p.Runner.Wait(ctx, id, offset, 5*time.Second)
+		err := p.ask(ctx, where, func(c *runner.Client) (err error) {
+			st, err = c.Wait(ctx, id, offset, 5*time.Second)
 			return err
 		})
 		if errors.Is(err, runner.ErrUnknownJob) { // its runner forgot it: nobody knows how it ended
-			return runner.Result{State: delivery.AttemptLost, Reason: "the runner no longer knows this job"}, nil
+			return runner.Result{State: delivery.AttemptLost, Reason: "the runner no longer knows this job"}, log.finish(ctx)
 		}
 		if err != nil {
 			return res, err
 		}
 		for offset < st.LogSize {
-			n, err := p.Runner.Log(ctx, id, offset, log)
-			offset += n
-			if err != nil && !errors.Is(err, runner.ErrGone) {
+			if err := failpoint.Hit("log", failpoint.BeforeCall); err != nil {
+				return res, err
+			}
+			var n int64
+			err := p.ask(ctx, where, func(c *runner.Client) (err error) {
+				n, err = c.Log(ctx, id, offset, log)
+				offset += n
+				return err
+			})
+			if err != nil {
 				return res, fmt.Errorf("copy log: %w", err)
 			}
-			if err != nil || n == 0 {
+			if n == 0 {
 				break
 			}
 		}
 		if st.Result != nil && offset >= st.LogSize {
-			return *st.Result, log.Sync()
+			if err := failpoint.Hit("log", failpoint.BeforeRecord); err != nil {
+				return res, err
+			}
+			return *st.Result, errors.Join(log.finish(ctx), failpoint.Hit("log", failpoint.AfterRecord))
 		}
 	}
 }
@@ -271,7 +311,11 @@ func (p *performer) follow(ctx context.Context, id string) (res runner.Result, e
 func (p *performer) forget(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if err := p.Runner.Release(ctx, id); err != nil && !errors.Is(err, runner.ErrUnknownJob) {
+	where, err := p.Store.AttemptRunner(ctx, id)
+	if c, linked := p.client(where); err == nil && linked {
+		err = c.Release(ctx, id)
+	}
+	if err != nil && !errors.Is(err, runner.ErrUnknownJob) {
 		p.Log.Warn("cannot release a job", "job", id, "error", err)
 	}
 	if err := runner.RemoveAll(p.workDir(id)); err != nil {
@@ -290,8 +334,9 @@ func (p *performer) baseEnv(workspace string) []string {
 	}
 }
 
-// artifactEnv lays verified copies of the build's artifacts beside the work tree.
-func (p *performer) artifactEnv(ctx context.Context, dir string) ([]string, error) {
+// artifactEnv lays verified copies of the build's artifacts beside the work tree,
+// in a directory that the runner sees as there.
+func (p *performer) artifactEnv(ctx context.Context, dir, there string) ([]string, error) {
 	artifacts, err := p.Store.Artifacts(ctx, p.build.ID)
 	if err != nil {
 		return nil, err
@@ -307,7 +352,7 @@ func (p *performer) artifactEnv(ctx context.Context, dir string) ([]string, erro
 			return nil, err
 		}
 		name := "SHUNT_ARTIFACT_" + envName(a.Name)
-		env = append(env, name+"="+file, name+"_SHA256="+a.SHA256)
+		env = append(env, name+"="+filepath.Join(there, "artifacts", a.Name, filepath.Base(a.File)), name+"_SHA256="+a.SHA256)
 	}
 	return env, nil
 }
@@ -339,9 +384,9 @@ func (p *performer) environmentURLs(ctx context.Context) ([]string, error) {
 
 // readReports parses JUnit files. A report that cannot be read is said so and
 // fails nothing: the job's exit code decides.
-func readReports(paths []string) (cases []delivery.TestCase, note string) {
+func (p *performer) readReports(ctx context.Context, where, id string, paths []string) (cases []delivery.TestCase, note string) {
 	for _, path := range paths {
-		f, err := os.Open(path)
+		f, err := p.open(ctx, where, id, path)
 		if err == nil {
 			var got []delivery.TestCase
 			got, err = junit.Parse(f)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/failpoint"
 	"github.com/shuntcd/shunt/internal/pipeline"
 	"github.com/shuntcd/shunt/internal/store"
 )
@@ -60,6 +61,31 @@ func (p *performer) write(ctx context.Context, f func(ctx context.Context, tx *s
 		}
 		return f(ctx, tx)
 	})
+}
+
+// rows commits an effect that is rows and nothing else: its call is the commit.
+func (e *Engine) rows(ctx context.Context, effect string, f func(ctx context.Context, tx *store.Tx) error) error {
+	if err := failpoint.Hit(effect, failpoint.BeforeIntent); err != nil {
+		return err
+	}
+	err := e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if err := f(ctx, tx); err != nil {
+			return err
+		}
+		return failpoint.Hit(effect, failpoint.BeforeCall)
+	})
+	if err != nil {
+		return err
+	}
+	return failpoint.Hit(effect, failpoint.AfterRecord)
+}
+
+// pointOf is the effect of a kind of node in the list of failpoints.
+func pointOf(kind delivery.NodeKind) string {
+	if kind == delivery.NodeRollback {
+		return string(delivery.NodeDeploy)
+	}
+	return string(kind)
 }
 
 func failed(reason string) result { return result{state: delivery.NodeFailed, reason: reason} }

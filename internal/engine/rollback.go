@@ -26,19 +26,13 @@ func (e *Engine) Rollback(ctx context.Context, project string, to int64, by, rea
 	if strings.TrimSpace(reason) == "" {
 		return b, delivery.Errf(delivery.KindInvalid, "cannot roll back", "a rollback needs a reason: -m \"why\"")
 	}
-	all, err := e.Store.Deployments(ctx, project, "", 1000)
-	if err != nil {
-		return b, err
-	}
-	var history []delivery.Deployment
 	production, err := e.productionOf(ctx, p)
 	if err != nil {
 		return b, err
 	}
-	for _, d := range all {
-		if d.Environment == production {
-			history = append(history, d)
-		}
+	history, err := e.Store.Deployments(ctx, project, production, 1000)
+	if err != nil {
+		return b, err
 	}
 	facts := flow.RollbackFacts{Project: project, RunningNumber: p.RunningBuild, History: history, To: to, ArtifactsPresent: true}
 	number, refusal := flow.RollbackTarget(facts)
@@ -58,13 +52,17 @@ func (e *Engine) Rollback(ctx context.Context, project string, to int64, by, rea
 	}
 	facts.ArtifactsPresent = err == nil && (len(artifacts) > 0 || !slices.ContainsFunc(pl.Jobs, func(j pipeline.Job) bool { return len(j.Artifacts) > 0 }))
 	for _, a := range artifacts {
-		facts.ArtifactsPresent = facts.ArtifactsPresent && e.Blobs.Verify(ctx, a.SHA256) == nil
+		err := e.Blobs.Verify(ctx, a.SHA256)
+		if delivery.IsKind(err, delivery.KindUnavailable) {
+			return b, err // nobody knows whether they are there
+		}
+		facts.ArtifactsPresent = facts.ArtifactsPresent && err == nil
 	}
 	facts.To = number
 	if _, refusal := flow.RollbackTarget(facts); refusal != nil {
 		return b, refusal.Err()
 	}
-	return b, e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+	return b, e.rows(ctx, "rollback", func(ctx context.Context, tx *store.Tx) error {
 		return e.askRollback(ctx, tx, p, b.ID, production, by, reason)
 	})
 }

@@ -27,10 +27,12 @@ import (
 	"github.com/shuntcd/shunt/internal/notify"
 	"github.com/shuntcd/shunt/internal/runner"
 	"github.com/shuntcd/shunt/internal/store"
+	"github.com/shuntcd/shunt/internal/testkit/s3"
 )
 
 // TestMain lets the test binary be the runner and its shim, as the program is.
 func TestMain(m *testing.M) {
+	s3.Setenv()
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case runner.ShimCommand:
@@ -52,11 +54,16 @@ func TestMain(m *testing.M) {
 
 const patience = 40 * time.Second
 
-// clock is the machine's clock, plus what a test stepped it on.
-type clock struct{ ahead atomic.Int64 }
+// clock is the machine's clock, plus what a test stepped it on, which is time that
+// passes, and what it was set forth or back, which is not.
+type clock struct{ ahead, off atomic.Int64 }
 
 func (c *clock) Now() time.Time {
-	return delivery.SystemClock{}.Now().Add(time.Duration(c.ahead.Load()))
+	return delivery.SystemClock{}.Now().Add(time.Duration(c.ahead.Load() + c.off.Load()))
+}
+
+func (c *clock) elapsed() time.Duration {
+	return delivery.SystemClock{}.Now().Sub(time.Unix(1_700_000_000, 0)) + time.Duration(c.ahead.Load())
 }
 
 func (c *clock) step(d time.Duration) { c.ahead.Add(int64(d)) }
@@ -226,7 +233,7 @@ func (w *world) open() {
 		Store: w.store, Git: git, Runner: w.runner, Blobs: blobs, Files: &artifact.Files{Dir: w.in("published"), Store: blobs}, Dir: w.dir, Clock: w.clock, Log: log,
 		ServerID: "srv", Owner: "test/1", URL: "https://shunt.example.org", MailFrom: "shunt@example.org",
 		Open:    func(s string) (string, error) { return strings.TrimPrefix(s, "sealed:"), nil },
-		Workers: map[delivery.Lane]int{delivery.LaneMain: 2, delivery.LaneHotfix: 2}, Paused: w.paused,
+		Workers: map[delivery.Lane]int{delivery.LaneMain: 2, delivery.LaneHotfix: 2}, Paused: w.paused, Elapsed: w.clock.elapsed,
 	})
 	w.engine.every = 100 * time.Millisecond
 	if w.queue {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,9 @@ func Hit(effect, position string) error {
 		return nil
 	}
 	name := effect + "." + position
+	if !slices.Contains(Effects()[effect], position) {
+		panic("failpoint " + name + " is not listed")
+	}
 	n := count(filepath.Join(dir, name))
 	point, fault, ok := strings.Cut(os.Getenv("FAILPOINT"), "=")
 	if !ok || point != name {

@@ -17,6 +17,7 @@ type CheckoutSpec struct {
 	Commit string            // object id
 	Branch string            // short name ("hotfix/cart") of the branch that HEAD is on; "": detached
 	Tags   map[string]string // full tag ref -> object id, to be seen in the work tree
+	Whole  bool              // with objects of its own, so that it can be moved to another machine
 }
 
 // workConfig is the .git/config of a work tree. It is what the build's own git
@@ -65,8 +66,23 @@ func (r *Repo) Checkout(ctx context.Context, spec CheckoutSpec) error {
 	case len(entries) > 0:
 		return delivery.Errf(delivery.KindConflict, "bad work tree", "its directory is not empty")
 	}
+	if r.git.shared { // another server may have fetched the commit and made the tags
+		if _, err := r.Resolve(ctx, spec.Commit); err != nil {
+			return err
+		}
+		for _, id := range spec.Tags {
+			if _, _, err := r.object(ctx, id); err != nil {
+				return err
+			}
+		}
+	}
 	if err := r.gitDir(filepath.Join(spec.Dir, ".git"), spec); err != nil {
 		return err
+	}
+	if spec.Whole {
+		if err := r.ownObjects(ctx, spec); err != nil {
+			return err
+		}
 	}
 	// read-tree is the plumbing under `reset --hard`; it takes --end-of-options
 	// and knows no post-checkout hook.
@@ -74,8 +90,35 @@ func (r *Repo) Checkout(ctx context.Context, spec CheckoutSpec) error {
 	c.gitDir, c.workTree = filepath.Join(spec.Dir, ".git"), spec.Dir
 	c.operands = []string{spec.Commit}
 	c.timeout = r.git.timeout * firstFetchFactor
+	if _, err := r.run(ctx, c); err != nil {
+		return r.missing([]string{spec.Commit}, err)
+	}
+	return nil
+}
+
+// ownObjects packs what the commit and the tags reach into the work tree and ends
+// the borrowing.
+func (r *Repo) ownObjects(ctx context.Context, spec CheckoutSpec) error {
+	var revs strings.Builder
+	revs.WriteString(spec.Commit + "\n")
+	for _, id := range spec.Tags {
+		if err := checkID(id); err != nil {
+			return err
+		}
+		revs.WriteString(id + "\n")
+	}
+	objects := filepath.Join(spec.Dir, ".git", "objects")
+	if err := os.MkdirAll(filepath.Join(objects, "pack"), 0o700); err != nil {
+		return fmt.Errorf("checkout: %w", err)
+	}
+	c := r.inside("pack-objects", "--quiet", "--revs", "--delta-base-offset")
+	c.operands, c.stdin = []string{filepath.Join(objects, "pack", "pack")}, strings.NewReader(revs.String())
+	c.timeout = r.git.timeout * firstFetchFactor
 	if _, err := r.git.run(ctx, c); err != nil {
 		return r.missing([]string{spec.Commit}, err)
+	}
+	if err := os.Remove(filepath.Join(objects, "info", "alternates")); err != nil {
+		return fmt.Errorf("checkout: %w", err)
 	}
 	return nil
 }

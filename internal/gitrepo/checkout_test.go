@@ -59,6 +59,52 @@ func TestCheckout(t *testing.T) {
 	}
 }
 
+func TestAWholeCheckoutCanBeMoved(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.run(f.remote, nil, "tag", "-a", "-m", "x", "build/1", f.ids["dev1"])
+	refs := f.fetch()
+	dir := filepath.Join(f.dir, "whole")
+	tag := refs["refs/tags/build/1"]
+	if err := f.repo.Checkout(t.Context(), CheckoutSpec{Dir: dir, Commit: f.ids["dev2"], Branch: "develop", Tags: map[string]string{"refs/tags/build/1": tag}, Whole: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(f.dir, "mirrors")); err != nil {
+		t.Fatal(err)
+	}
+	moved := filepath.Join(f.dir, "moved")
+	if err := os.Rename(dir, moved); err != nil {
+		t.Fatal(err)
+	}
+	f.run(moved, nil, "fsck", "--strict")
+	if got := f.run(moved, nil, "status", "--porcelain"); got != "" {
+		t.Error(got)
+	}
+	if got, want := f.run(moved, nil, "describe", "--abbrev=7"), "build/1-1-g"+f.ids["dev2"][:7]; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestASharedRepositoryFetchesWhatItLacks(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.fetch()
+	other, err := New(Config{Dir: filepath.Join(f.dir, "others"), Home: filepath.Join(f.dir, "home"), Shared: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	repo := other.Repo("shop", f.remote, true)
+	if err := repo.Ensure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if is, err := repo.IsAncestor(t.Context(), f.ids["base"], f.ids["dev2"]); err != nil || !is {
+		t.Fatal(is, err)
+	}
+	if _, err := repo.Resolve(t.Context(), strings.Repeat("1", 40)); !delivery.IsKind(err, delivery.KindNotFound) {
+		t.Fatal(err)
+	}
+}
+
 func TestCheckoutRefuses(t *testing.T) {
 	t.Parallel()
 	f := fetched(t)

@@ -41,13 +41,13 @@ func (r *Repo) PatchIDs(ctx context.Context, include, exclude []string) (map[str
 		// for a patch; the lines of a patch begin with a mark of their own.
 		c := r.inside(append([]string{"log", "--no-merges", "--patch", "--full-index", "--format=%H"}, plainDiff()...)...)
 		c.operands, c.stdout = operands, pw
-		_, err := r.git.run(ctx, c)
+		_, err := r.run(ctx, c)
 		_ = pw.Close()
 		failed <- err
 	}()
 	c := r.inside("patch-id", "--stable")
 	c.stdin = pr
-	out, err := r.git.run(ctx, c)
+	out, err := r.run(ctx, c)
 	_ = pr.Close() // if patch-id died, log must not wait for a reader
 	if logErr := <-failed; logErr != nil {
 		return nil, r.missing(include, logErr)
@@ -95,7 +95,7 @@ func (r *Repo) DiffStat(ctx context.Context, from, to string) ([]delivery.FileCh
 	}
 	c := r.inside(append([]string{"diff-tree", "-r", "-z", "--numstat"}, plainDiff()...)...)
 	c.operands = operands
-	out, err := r.git.run(ctx, c)
+	out, err := r.run(ctx, c)
 	if err != nil {
 		return nil, r.missing(operands, err)
 	}
@@ -128,7 +128,7 @@ func (r *Repo) Diff(ctx context.Context, from, to string, maxBytes int) (patch s
 	}
 	c := r.inside(append([]string{"diff-tree", "-r", "--patch"}, plainDiff()...)...)
 	c.operands, c.max = operands, maxBytes
-	out, err := r.git.run(ctx, c)
+	out, err := r.run(ctx, c)
 	switch {
 	case errors.Is(err, errTooMuch):
 		return text(out[:bytes.LastIndexByte(out, '\n')+1]), true, nil

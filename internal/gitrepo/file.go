@@ -27,7 +27,7 @@ func (r *Repo) ReadFile(ctx context.Context, commit, file string, limit int64) (
 	what := fmt.Sprintf("cannot read %s at %s", file, delivery.ShortHash(id))
 	c := r.inside("ls-tree", "-z", "--long", "--full-tree")
 	c.operands = []string{id, file}
-	out, err := r.git.run(ctx, c)
+	out, err := r.run(ctx, c)
 	if err != nil {
 		return nil, r.missing([]string{id}, err)
 	}
@@ -56,7 +56,7 @@ func (r *Repo) ReadFile(ctx context.Context, commit, file string, limit int64) (
 	}
 	c = r.inside("cat-file", "blob")
 	c.operands, c.max = []string{f[2]}, int(size)
-	out, err = r.git.run(ctx, c)
+	out, err = r.run(ctx, c)
 	if err == nil && int64(len(out)) != size {
 		err = errors.New("git cat-file: shorter than ls-tree said")
 	}

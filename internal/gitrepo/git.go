@@ -24,6 +24,9 @@ type Config struct {
 	Log        *slog.Logger  // default: discards
 	SSHCommand string        // GIT_SSH_COMMAND; default: ssh that never asks
 	Timeout    time.Duration // of one operation; default 2 minutes. The first fetch of a mirror may take 15 times as long
+	// Shared says that other servers work on the same remotes: an object that is
+	// not in the mirror is fetched, once, before it counts as missing.
+	Shared bool
 }
 
 const (
@@ -39,6 +42,7 @@ type Git struct {
 	env     []string
 	log     *slog.Logger
 	timeout time.Duration
+	shared  bool
 
 	mu    sync.Mutex
 	locks map[string]*mirrorLock // by project
@@ -87,7 +91,7 @@ func New(cfg Config) (*Git, error) {
 		}
 	}
 	g := &Git{
-		dir: dirs[0], bin: bin, log: cfg.Log, timeout: cfg.Timeout,
+		dir: dirs[0], bin: bin, log: cfg.Log, timeout: cfg.Timeout, shared: cfg.Shared,
 		locks: map[string]*mirrorLock{},
 	}
 	if g.log == nil {

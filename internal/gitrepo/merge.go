@@ -19,7 +19,7 @@ func (r *Repo) MergeTree(ctx context.Context, into, commit string) (tree string,
 	}
 	c := r.inside("merge-tree", "--write-tree", "--name-only", "--no-messages", "-z")
 	c.operands = operands
-	out, err := r.git.run(ctx, c)
+	out, err := r.run(ctx, c)
 	if err != nil && exitCode(err) != 1 {
 		if e, ok := errors.AsType[*exitError](err); ok && strings.Contains(e.stderr, "unrelated histories") {
 			return "", nil, &delivery.Error{
@@ -155,7 +155,7 @@ func (r *Repo) MergeCommit(ctx context.Context, tree string, parents []string, m
 		"GIT_AUTHOR_NAME="+m.Name, "GIT_AUTHOR_EMAIL="+m.Email, "GIT_AUTHOR_DATE="+date,
 		"GIT_COMMITTER_NAME="+m.Name, "GIT_COMMITTER_EMAIL="+m.Email, "GIT_COMMITTER_DATE="+date)
 	c.stdin = strings.NewReader(m.String())
-	out, err := r.git.run(ctx, c)
+	out, err := r.run(ctx, c)
 	if err != nil {
 		return "", r.missing(append([]string{tree}, parents...), err)
 	}

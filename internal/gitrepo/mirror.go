@@ -150,6 +150,21 @@ func (r *Repo) Fetch(ctx context.Context) (map[string]string, error) {
 	return r.refs(ctx)
 }
 
+// run reads from the mirror. Where other servers work too, what is not in it may
+// be on the remote.
+func (r *Repo) run(ctx context.Context, c command) ([]byte, error) {
+	out, err := r.git.run(ctx, c)
+	code := exitCode(err)
+	unknown := code == 128 || code == 1 && c.args[0] == "rev-parse"
+	if !unknown || !r.git.shared || c.stdin != nil {
+		return out, err
+	}
+	if _, fetch := r.Fetch(ctx); fetch != nil {
+		return out, err
+	}
+	return r.git.run(ctx, c)
+}
+
 // empty tells whether the mirror has never had a ref.
 func (r *Repo) empty() bool {
 	entries, err := os.ReadDir(filepath.Join(r.mirror, "refs"))

@@ -213,7 +213,20 @@ func rejection(e *PushError, updates []RefUpdate) string {
 	if len(why) == 0 {
 		return summary(e.Output)
 	}
+	if said := hookSaid(e.Output); said != "" {
+		why = append(why, "it says: "+said)
+	}
 	return strings.Join(why, "; ")
+}
+
+// hookSaid is the first line that a hook of the remote printed for people.
+func hookSaid(output string) string {
+	for line := range strings.Lines(output) {
+		if said, ok := strings.CutPrefix(line, "remote: "); ok && strings.TrimSpace(said) != "" && !strings.HasPrefix(said, "error: ") {
+			return fmt.Sprintf("%.200s", clean([]byte(strings.TrimSpace(said)), nil))
+		}
+	}
+	return ""
 }
 
 // inTheWay reads the ref out of "cannot lock ref 'a/b': 'a' exists; cannot create 'a/b'".

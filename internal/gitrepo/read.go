@@ -31,7 +31,7 @@ func (r *Repo) Resolve(ctx context.Context, rev string) (string, error) {
 	}
 	c := r.inside("rev-parse", "--verify", "--quiet")
 	c.operands = []string{id + "^{commit}"}
-	out, err := r.git.run(ctx, c)
+	out, err := r.run(ctx, c)
 	if exitCode(err) == 1 || exitCode(err) == 128 {
 		return "", r.notFound(rev, err)
 	}
@@ -46,7 +46,7 @@ func (r *Repo) Resolve(ctx context.Context, rev string) (string, error) {
 func (r *Repo) ref(ctx context.Context, ref string) (object, kind string, err error) {
 	c := r.inside("for-each-ref", "--format=%(objectname)%09%(objecttype)%09%(refname)")
 	c.operands = []string{ref}
-	out, err := r.git.run(ctx, c)
+	out, err := r.run(ctx, c)
 	if err != nil {
 		return "", "", err
 	}
@@ -131,7 +131,7 @@ func (r *Repo) Log(ctx context.Context, include, exclude []string, limit int) ([
 		c.args = append(c.args, "--topo-order")
 	}
 	c.operands = operands
-	out, err := r.git.run(ctx, c)
+	out, err := r.run(ctx, c)
 	if err != nil {
 		return nil, r.missing(include, err)
 	}
@@ -186,7 +186,7 @@ func (r *Repo) IsAncestor(ctx context.Context, a, b string) (bool, error) {
 	}
 	c := r.inside("merge-base", "--is-ancestor")
 	c.operands = operands
-	_, err = r.git.run(ctx, c)
+	_, err = r.run(ctx, c)
 	if err != nil && exitCode(err) != 1 {
 		return false, r.missing(operands, err)
 	}
@@ -217,7 +217,7 @@ func (r *Repo) MergeBase(ctx context.Context, a, b string) (string, error) {
 	}
 	c := r.inside("merge-base")
 	c.operands = operands
-	out, err := r.git.run(ctx, c)
+	out, err := r.run(ctx, c)
 	switch {
 	case err == nil:
 		return strings.TrimSpace(string(out)), nil

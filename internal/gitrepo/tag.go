@@ -29,7 +29,7 @@ func (r *Repo) MakeTag(ctx context.Context, name, commit string, m Message) (obj
 	c := r.inside("mktag", "--strict")
 	c.stdin = strings.NewReader(fmt.Sprintf("object %s\ntype commit\ntag %s\ntagger %s <%s> %d +0000\n\n%s",
 		commit, name, m.Name, m.Email, m.At.Unix(), m))
-	out, err := r.git.run(ctx, c)
+	out, err := r.run(ctx, c)
 	if err != nil {
 		return "", r.missing([]string{commit}, err)
 	}
@@ -78,7 +78,7 @@ func (r *Repo) object(ctx context.Context, id string) (kind, content string, err
 	c := r.inside("cat-file", "--batch")
 	c.stdin = strings.NewReader(id + "\n")
 	c.max = 1 << 20
-	out, err := r.git.run(ctx, c)
+	out, err := r.run(ctx, c)
 	if err != nil && !errors.Is(err, errTooMuch) {
 		return "", "", err
 	}

@@ -25,9 +25,15 @@ const answerTime = 30 * time.Second
 // Client talks to the runner of a directory. It is safe for concurrent use,
 // and goes on working when the runner is replaced.
 type Client struct {
-	dir  string
-	http *http.Client
+	dir    string
+	http   *http.Client
+	remote bool   // it does not share this server's disk
+	cut    func() // ends a link
 }
+
+// Remote tells whether the runner works on another disk: directories are sent to
+// it (Send), and files are fetched (Open).
+func (c *Client) Remote() bool { return c.remote }
 
 // NewClient makes a client for the runner that works in dir. It does not
 // connect. A call fails with ErrGone when no runner answers, with ErrUnknownJob,
@@ -154,6 +160,11 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 		}
 		return nil, err
 	}
+	return c.judge(resp)
+}
+
+// judge turns an answer that is none into its error.
+func (c *Client) judge(resp *http.Response) (*http.Response, error) {
 	if resp.StatusCode == http.StatusOK {
 		return resp, nil
 	}
@@ -168,6 +179,8 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 		answer.Err = ErrUnknownJob
 	case e.LeaseLost:
 		answer.Err = delivery.ErrLeaseLost
+	case e.NoLease:
+		answer.Err = ErrNoLease
 	}
 	return nil, answer
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -29,6 +30,7 @@ type wireError struct {
 	What, Why, Next string
 	UnknownJob      bool
 	LeaseLost       bool
+	NoLease         bool
 }
 
 func (s *server) routes() http.Handler {
@@ -66,6 +68,8 @@ func (s *server) routes() http.Handler {
 		return s.await(r.Context(), j, offset, min(wait, maxWait)), nil
 	})
 	handle("GET /v1/jobs/{id}/log", s.sendLog)
+	handle("GET /v1/jobs/{id}/out/{file}", s.sendFile)
+	handle("PUT /v1/jobs/{id}/tree", s.receiveTree)
 	handle("POST /v1/jobs/{id}/stop", func(w http.ResponseWriter, r *http.Request) (any, error) {
 		var body control
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&body); err != nil {
@@ -89,7 +93,7 @@ func (s *server) routes() http.Handler {
 func (s *server) info() Info {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	info := Info{Protocol: Protocol, Version: s.version, PID: os.Getpid(), Instance: s.instance, Draining: s.draining, Jobs: []string{}}
+	info := Info{Protocol: Protocol, Version: s.version, PID: os.Getpid(), Instance: s.instance, Draining: s.draining, Jobs: []string{}, Work: filepath.Join(s.dir, "work"), Now: sinceBoot()}
 	for id := range s.jobs {
 		info.Jobs = append(info.Jobs, id)
 	}
@@ -157,7 +161,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	s.reply(w, e.Kind.HTTPStatus(), wireError{
 		Kind: e.Kind, What: e.What, Why: e.Why, Next: e.Next,
-		UnknownJob: errors.Is(err, ErrUnknownJob), LeaseLost: errors.Is(err, delivery.ErrLeaseLost),
+		UnknownJob: errors.Is(err, ErrUnknownJob), LeaseLost: errors.Is(err, delivery.ErrLeaseLost), NoLease: errors.Is(err, ErrNoLease),
 	})
 }
 

@@ -31,7 +31,8 @@ type job struct {
 	changed  chan struct{} // closed and renewed with every change, if somebody waits
 	waiting  bool
 	startErr error
-	shim     *supervisor // nil once the steps have ended
+	until    time.Duration // sinceBoot at which the runner's lease ended when the job began; 0: it has none
+	shim     *supervisor   // nil once the steps have ended
 	logSize  int64
 	result   *Result
 }
@@ -105,6 +106,15 @@ func (j *job) stop(reason string) error {
 		reason = "it was stopped"
 	}
 	return j.shim.send(control{Stop: reason})
+}
+
+// extend tells the steps' supervisor of a renewed lease.
+func (j *job) extend(until time.Duration) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.shim != nil {
+		_ = j.shim.send(control{Until: until}) // one that is gone needs none
+	}
 }
 
 // start makes the job's directory and binds a shim to the job, durably: from
@@ -190,7 +200,7 @@ func (j *job) finish(result Result) {
 func (j *job) supervise(shim *supervisor, spec Spec, runnerDir string, out *pump) shimFinal {
 	work := shimSpec{
 		Env: byteLists(j.environment(spec, runnerDir)), Dir: []byte(spec.Dir),
-		Timeout: spec.Timeout, Grace: spec.Grace, Daemons: spec.Daemons,
+		Timeout: spec.Timeout, Grace: spec.Grace, Daemons: spec.Daemons, Until: j.until,
 	}
 	for _, step := range spec.Steps {
 		work.Steps = append(work.Steps, []byte(step.Run))

@@ -30,6 +30,15 @@ func (s *server) recover() error {
 	if err != nil {
 		return fmt.Errorf("the runner's directory: %w", err)
 	}
+	trees, err := os.ReadDir(filepath.Join(s.dir, "work"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the runner's directory: %w", err)
+	}
+	for _, e := range trees { // whoever sent it sends it again before it starts the job
+		if _, err := os.Stat(filepath.Join(s.dir, "jobs", e.Name())); errors.Is(err, fs.ErrNotExist) {
+			_ = RemoveAll(s.tree(e.Name()))
+		}
+	}
 	for _, e := range entries {
 		dir := jobDir(filepath.Join(s.dir, "jobs", e.Name()))
 		var rec record

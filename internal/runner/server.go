@@ -41,6 +41,7 @@ type server struct {
 	end      <-chan struct{} // closed when long polls must return
 
 	mu       sync.Mutex
+	lease    time.Duration // sinceBoot at which the lease ends; 0: there is none to hold (link.go)
 	jobs     map[string]*job
 	released []string // IDs of the last released jobs, which must not start again
 	draining bool
@@ -87,6 +88,9 @@ func Main(ctx context.Context, o Options) error {
 	if err := s.recover(); err != nil {
 		return err
 	}
+	if _, err := os.Stat(linkPath(dir)); err == nil {
+		s.lease = notYet // no job starts before the first renewal
+	}
 	listener, cleanup, err := listen(ctx, dir)
 	if err != nil {
 		return err
@@ -102,6 +106,9 @@ func Main(ctx context.Context, o Options) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- web.Serve(listener) }()
+	links, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut() // not before the last job has ended: its lease is renewed meanwhile
+	s.chores.Go(func() { s.keepLinks(links) })
 	s.log.Info("runner started", "dir", dir, "pid", os.Getpid(), "instance", s.instance)
 
 	look := time.NewTicker(5 * time.Second)
@@ -123,6 +130,7 @@ func Main(ctx context.Context, o Options) error {
 	s.log.Info("runner takes no new jobs and ends with its last one")
 	s.running.Wait()
 	close(end)
+	cut()
 	shutdown, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if err := web.Shutdown(shutdown); err != nil {
@@ -236,12 +244,13 @@ func (s *server) start(spec Spec) (Status, error) {
 	s.mu.Lock()
 	j, known := s.jobs[spec.ID]
 	if !known {
-		if err := s.mayStart(spec.ID); err != nil {
+		if err := s.mayStart(spec); err != nil {
 			s.mu.Unlock()
 			return Status{}, err
 		}
 		dir := jobDir(filepath.Join(s.dir, "jobs", spec.ID))
 		j = newJob(dir, record{ID: spec.ID, Fence: spec.Fence, Daemons: spec.Daemons}, s.clock, s.log)
+		j.until = s.lease
 		s.jobs[spec.ID] = j
 		s.running.Add(1)
 	}
@@ -274,12 +283,18 @@ func (s *server) start(spec Spec) (Status, error) {
 	return j.status(), nil
 }
 
-func (s *server) mayStart(id string) error {
+func (s *server) mayStart(spec Spec) error {
+	if spec.Asked > 0 && sinceBoot()-spec.Asked > AskedTime {
+		return &delivery.Error{Kind: delivery.KindConflict, What: "cannot start the job", Why: "whoever asks may not drive the build any more", Err: delivery.ErrLeaseLost}
+	}
+	if s.lease > 0 && sinceBoot() >= s.lease {
+		return &delivery.Error{Kind: delivery.KindUnavailable, What: "cannot start the job", Why: "the runner could not renew its lease", Err: ErrNoLease}
+	}
 	if s.draining {
 		return delivery.Errf(delivery.KindUnavailable, "cannot start the job", "this runner is about to end and takes no new jobs")
 	}
-	if slices.Contains(s.released, id) {
-		return delivery.Errf(delivery.KindConflict, "cannot start the job", fmt.Sprintf("job %s has run and was released", id))
+	if slices.Contains(s.released, spec.ID) {
+		return delivery.Errf(delivery.KindConflict, "cannot start the job", fmt.Sprintf("job %s has run and was released", spec.ID))
 	}
 	return nil
 }
@@ -310,7 +325,7 @@ func (s *server) release(id string) error {
 	s.released = append(s.released, id)
 	s.released = s.released[max(0, len(s.released)-remember):]
 	s.chores.Go(func() {
-		if err := RemoveAll(trash); err != nil {
+		if err := errors.Join(RemoveAll(trash), RemoveAll(s.tree(id))); err != nil {
 			s.log.Warn("files of a released job stay", "job", id, "err", err)
 		}
 	})

@@ -31,12 +31,14 @@ type shimSpec struct {
 	Timeout time.Duration // 0 is none
 	Grace   time.Duration
 	Daemons bool
+	Until   time.Duration // sinceBoot at which the runner's lease ends; 0: it has none
 }
 
 // control is every further line that a shim reads.
 type control struct {
-	Go   bool   // start the next step
-	Stop string // end the job, for this reason
+	Go    bool          // start the next step
+	Stop  string        // end the job, for this reason
+	Until time.Duration // the runner's lease ends then, see shimSpec
 }
 
 // shimEvent is a line that a shim writes: a step ended, or the job did.
@@ -61,6 +63,10 @@ const (
 	leftoverGrace = 2 * time.Second
 	settleTime    = time.Second
 )
+
+// leaseLook is how often a shim looks at its runner's lease. The timers of a
+// process stand still while the machine sleeps; sinceBoot does not.
+const leaseLook = 250 * time.Millisecond
 
 // Shim supervises one job: it reads what to do from standard input, runs the
 // steps, and leaves nothing behind. It returns the exit code of the process.
@@ -91,7 +97,7 @@ func Shim() int {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	controls := make(chan control)
 	s := &shim{
-		spec: spec, sid: os.Getpid(), signals: signals,
+		spec: spec, until: spec.Until, sid: os.Getpid(), signals: signals,
 		controls: controls, events: json.NewEncoder(os.NewFile(shimStatusFD, "status")),
 		out: os.Stdout.Fd(),
 	}
@@ -147,6 +153,7 @@ type shim struct {
 	events   *json.Encoder
 	out      uintptr
 
+	until    time.Duration   // see shimSpec
 	step     int             // process of the running step
 	status   unix.WaitStatus // how it ended,
 	ended    bool            // if it did
@@ -240,6 +247,16 @@ func (s *shim) await(between bool) {
 				return
 			case c.Stop != "":
 				s.interrupt(shimFinal{State: delivery.AttemptCancelled, Reason: c.Stop})
+			case c.Until > 0:
+				s.until = c.Until
+			}
+		case <-s.leaseCheck():
+			if sinceBoot() >= s.until {
+				// Somewhere else this job counts as lost from now on. The runner may be
+				// stopped or cut off, so its shims see to it themselves.
+				s.verdict = &shimFinal{State: delivery.AttemptLost, Reason: "its runner could not renew its lease"}
+				s.until, s.killAt = 0, time.Now() //nolint:forbidigo // the monotonic clock
+				killAll(s.leftovers)
 			}
 		case <-s.timeout:
 			s.interrupt(shimFinal{State: delivery.AttemptTimedOut, Reason: fmt.Sprintf("it took longer than %s", s.spec.Timeout)})
@@ -248,6 +265,14 @@ func (s *shim) await(between bool) {
 			killAll(s.leftovers)
 		}
 	}
+}
+
+// leaseCheck fires now and then while there is a lease that may end.
+func (s *shim) leaseCheck() <-chan time.Time {
+	if s.until == 0 {
+		return nil
+	}
+	return time.After(min(leaseLook, max(0, s.until-sinceBoot())))
 }
 
 // interrupt asks the step to end, once; the first reason counts.
@@ -321,9 +346,16 @@ func (s *shim) gone(wait time.Duration) bool {
 				s.orphaned = true
 				return false
 			}
-		case _, ok := <-s.controls:
+		case c, ok := <-s.controls:
 			if !ok {
 				s.orphaned, s.controls = true, nil
+				return false
+			}
+			if c.Until > 0 {
+				s.until = c.Until
+			}
+		case <-s.leaseCheck():
+			if sinceBoot() >= s.until {
 				return false
 			}
 		case <-time.After(10 * time.Millisecond): // grandchildren send no signal

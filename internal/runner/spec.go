@@ -37,6 +37,9 @@ var ErrGone = errors.New("no runner answers")
 // ErrUnknownJob says that the runner does not know the job.
 var ErrUnknownJob = errors.New("the runner does not know this job")
 
+// ErrNoLease says that the runner does not hold a lease and takes no job.
+var ErrNoLease = errors.New("the runner holds no lease")
+
 // Spec is what a job is to do.
 type Spec struct {
 	ID        string // unique for ever, safe in a path
@@ -52,7 +55,15 @@ type Spec struct {
 	Reports   []string // doublestar patterns relative to Dir
 	Daemons   bool     // processes with a session of their own may outlive the job
 	MaxOutput int64    // bytes of all artifacts; 0 is DefaultMaxOutput
+	// Asked is Info.Now of when the server last knew that it still drives the
+	// build; 0: it is the only server. A start that comes later than AskedTime is
+	// refused: the server may have slept meanwhile, and another drives the build.
+	Asked time.Duration
 }
+
+// AskedTime is how long a server's word holds that it drives a build; it is
+// shorter than the build's lease.
+const AskedTime = 5 * time.Second
 
 // Step is one shell script of a job, run by /bin/sh -e.
 type Step struct {
@@ -105,6 +116,9 @@ type Info struct {
 	Instance string   // new with every start of a runner
 	Jobs     []string // IDs of running and of unreleased jobs, sorted
 	Draining bool     // it takes no new jobs and ends with its last one
+	Work     string   // directory in which it unpacks trees (Client.Send)
+	// Now is the machine's time since it started, for Spec.Asked.
+	Now time.Duration
 }
 
 var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
@@ -170,6 +184,7 @@ type wireSpec struct {
 	Artifacts           []wireGlob
 	Reports             [][]byte
 	Daemons             bool
+	Asked               time.Duration
 }
 
 type wireStep struct{ Name, Run []byte }
@@ -180,7 +195,7 @@ func toWire(s Spec) wireSpec {
 	w := wireSpec{
 		ID: s.ID, Fence: s.Fence, Dir: []byte(s.Dir), Env: byteLists(s.Env), Secrets: byteLists(s.Secrets),
 		Timeout: s.Timeout, Grace: s.Grace, LogLimit: s.LogLimit, MaxOutput: s.MaxOutput,
-		Reports: byteLists(s.Reports), Daemons: s.Daemons,
+		Reports: byteLists(s.Reports), Daemons: s.Daemons, Asked: s.Asked,
 	}
 	for _, step := range s.Steps {
 		w.Steps = append(w.Steps, wireStep{[]byte(step.Name), []byte(step.Run)})
@@ -195,7 +210,7 @@ func (w wireSpec) spec() Spec {
 	s := Spec{
 		ID: w.ID, Fence: w.Fence, Dir: string(w.Dir), Env: stringLists(w.Env), Secrets: stringLists(w.Secrets),
 		Timeout: w.Timeout, Grace: w.Grace, LogLimit: w.LogLimit, MaxOutput: w.MaxOutput,
-		Reports: stringLists(w.Reports), Daemons: w.Daemons,
+		Reports: stringLists(w.Reports), Daemons: w.Daemons, Asked: w.Asked,
 	}
 	for _, step := range w.Steps {
 		s.Steps = append(s.Steps, Step{string(step.Name), string(step.Run)})

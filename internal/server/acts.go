@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -108,8 +109,11 @@ func (s *Server) Hook(ctx context.Context, project string, header http.Header, b
 	var fresh bool
 	if err := s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
 		fresh, err = tx.Delivery(ctx, project, id)
-		return err
+		return errors.Join(err, failpoint.Hit("hook", failpoint.BeforeCall))
 	}); err != nil {
+		return nil, err
+	}
+	if err := failpoint.Hit("hook", failpoint.AfterRecord); err != nil {
 		return nil, err
 	}
 	if !wait {
@@ -136,12 +140,15 @@ func (s *Server) Hook(ctx context.Context, project string, header http.Header, b
 			return nil, err
 		}
 	}
-	return s.pushes(pushes), failpoint.Hit("hook", failpoint.AfterRecord)
+	return s.pushes(pushes), failpoint.Hit("hook", failpoint.BeforeAnswer)
 }
 
 // Decide implements web.Writer.
 func (s *Server) Decide(ctx context.Context, who web.Actor, project string, number int64, in api.Decide) (api.Gate, error) {
 	g, err := s.engine.Decide(ctx, project, number, delivery.Decision{Version: in.Version, Commit: in.Commit, Promote: in.Promote, By: who.User, From: who.From, Reason: strings.TrimSpace(in.Reason), Without: in.Without})
+	if err == nil {
+		err = failpoint.Hit(map[bool]string{true: "promote", false: "reject"}[in.Promote], failpoint.BeforeAnswer)
+	}
 	if err != nil {
 		return api.Gate{}, err
 	}
@@ -150,7 +157,10 @@ func (s *Server) Decide(ctx context.Context, who web.Actor, project string, numb
 }
 
 // after returns a build as it is once an act has succeeded.
-func (s *Server) after(ctx context.Context, project string, number int64, err error) (api.Build, error) {
+func (s *Server) after(ctx context.Context, act, project string, number int64, err error) (api.Build, error) {
+	if err == nil {
+		err = failpoint.Hit(act, failpoint.BeforeAnswer)
+	}
 	if err != nil {
 		return api.Build{}, err
 	}
@@ -160,23 +170,23 @@ func (s *Server) after(ctx context.Context, project string, number int64, err er
 
 // Cancel implements web.Writer.
 func (s *Server) Cancel(ctx context.Context, who web.Actor, project string, number int64, reason string) (api.Build, error) {
-	return s.after(ctx, project, number, s.engine.Cancel(ctx, project, number, who.User, reason))
+	return s.after(ctx, "cancel", project, number, s.engine.Cancel(ctx, project, number, who.User, reason))
 }
 
 // Rerun implements web.Writer.
 func (s *Server) Rerun(ctx context.Context, who web.Actor, project string, number int64) (api.Build, error) {
-	return s.after(ctx, project, number, s.engine.Rerun(ctx, project, number, who.User))
+	return s.after(ctx, "rerun", project, number, s.engine.Rerun(ctx, project, number, who.User))
 }
 
 // Resolve implements web.Writer.
 func (s *Server) Resolve(ctx context.Context, who web.Actor, project string, number int64, in api.Resolve) (api.Build, error) {
-	return s.after(ctx, project, number, s.engine.Resolve(ctx, project, number, in.Action, who.User, in.Reason))
+	return s.after(ctx, "resolve", project, number, s.engine.Resolve(ctx, project, number, in.Action, who.User, in.Reason))
 }
 
 // Rollback implements web.Writer.
 func (s *Server) Rollback(ctx context.Context, who web.Actor, project string, in api.Rollback) (api.Build, error) {
 	b, err := s.engine.Rollback(ctx, project, in.To, who.User, in.Reason)
-	return s.after(ctx, project, b.Number, err)
+	return s.after(ctx, "rollback", project, b.Number, err)
 }
 
 func (s *Server) projectAfter(ctx context.Context, project string, err error) (api.Project, error) {

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/failpoint"
 )
 
 // An archive is a plain tar file that needs no Shunt to be read: ABOUT says what
@@ -33,6 +34,9 @@ const (
 	aboutName    = "ABOUT"
 	manifestName = "MANIFEST"
 	databaseName = "shunt.db"
+	// elsewhereName lists, one "<bytes>  <name>" a line, what was kept in an object
+	// store or a shared directory, which is not in the archive.
+	elsewhereName = "ELSEWHERE"
 )
 
 // About is what an archive says of itself.
@@ -40,7 +44,8 @@ type About struct {
 	Format   int       `json:"format"` // 1
 	Version  string    `json:"shunt"`  // of the program that made it
 	MadeAt   time.Time `json:"made_at"`
-	Database string    `json:"database"` // "sqlite": its rows are in it; "postgres": they are not
+	Database string    `json:"database"`        // "sqlite": its rows are in it; "postgres": they are not
+	Files    string    `json:"files,omitempty"` // where artifacts and logs are, when they are not in it
 }
 
 // archiver adds files to an archive that is being made.
@@ -146,6 +151,9 @@ func writeArchive(ctx context.Context, file string, about About, fill func(*arch
 	if _, err := readArchive(ctx, temp.Name(), nil); err != nil {
 		return nil, fmt.Errorf("the backup cannot be read back: %w", err)
 	}
+	if err := failpoint.Hit("backup", failpoint.BeforeRecord); err != nil {
+		return nil, err
+	}
 	if err := os.Link(temp.Name(), file); err != nil { // unlike a rename it overwrites nothing
 		return nil, fmt.Errorf("name the backup: %w", err)
 	}
@@ -228,7 +236,7 @@ func belongs(h *tar.Header) bool {
 	if below {
 		return slices.Contains(archivedTrees(), top)
 	}
-	return top == aboutName || top == manifestName || top == databaseName
+	return slices.Contains([]string{aboutName, manifestName, databaseName, elsewhereName}, top)
 }
 
 // archivedTrees are the directories that a backup holds. What is missing is made

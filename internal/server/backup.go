@@ -1,16 +1,21 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
+	"github.com/shuntcd/shunt/internal/artifact"
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/failpoint"
 	"github.com/shuntcd/shunt/internal/store"
 )
 
@@ -30,6 +35,8 @@ type BackedUp struct {
 	// Missing are artifacts that the database knows and the store does not hold,
 	// or holds damaged. They were lost before the backup.
 	Missing []string
+	// Elsewhere names where artifacts and logs are when they are not in it.
+	Elsewhere string
 }
 
 // Make backs a data directory up while its server runs. The database is copied
@@ -52,7 +59,21 @@ func (b Backup) Make(ctx context.Context, clock delivery.Clock) (out BackedUp, e
 	} else if b.FilesOnly {
 		return out, delivery.Errf(delivery.KindInvalid, what, "--files-only is for PostgreSQL; here the database is one of the files")
 	}
+	where, err := notedPlace(b.Data)
+	if err != nil {
+		return out, err
+	}
+	k, err := where.open(b.Data, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return out, err
+	}
+	if !k.isLocal() {
+		about.Files = k.String()
+	}
 	if out.File, err = b.file(about); err != nil {
+		return out, err
+	}
+	if err := failpoint.Hit("backup", failpoint.BeforeIntent); err != nil {
 		return out, err
 	}
 	temp, err := os.MkdirTemp(filepath.Dir(out.File), ".shunt-backup-*")
@@ -71,11 +92,20 @@ func (b Backup) Make(ctx context.Context, clock delivery.Clock) (out BackedUp, e
 			return out, err
 		}
 	}
+	if err := failpoint.Hit("backup", failpoint.BeforeCall); err != nil {
+		return out, err
+	}
 	a, err := writeArchive(ctx, out.File, about, func(a *archiver) error {
 		if snapshot != "" {
 			if _, _, err := a.addFile(databaseName, snapshot); err != nil {
 				return err
 			}
+		}
+		if !k.isLocal() {
+			if out.Missing, err = a.addElsewhere(k, wanted); err != nil {
+				return err
+			}
+			return a.addTree(b.Data, "hooks")
 		}
 		for _, dir := range archivedTrees() {
 			if dir == "blobs" {
@@ -92,8 +122,8 @@ func (b Backup) Make(ctx context.Context, clock delivery.Clock) (out BackedUp, e
 	if err != nil {
 		return out, err
 	}
-	out.Files, out.Bytes = a.files, a.bytes
-	return out, nil
+	out.Files, out.Bytes, out.Elsewhere = a.files, a.bytes, about.Files
+	return out, failpoint.Hit("backup", failpoint.BeforeAnswer)
 }
 
 func noData(dir string, err error) error {
@@ -144,6 +174,53 @@ func (a *archiver) addBlobs(data string, wanted []string) (missing []string, err
 		}
 	}
 	return missing, nil
+}
+
+// addElsewhere lists what is kept outside the data directory, whose owner backs
+// it up, and tells which of the wanted artifacts are not there. Their bytes are
+// not read.
+func (a *archiver) addElsewhere(k kept, wanted []string) (missing []string, err error) {
+	all, err := k.list(a.ctx)
+	if err != nil {
+		return nil, err
+	}
+	var text bytes.Buffer
+	there := map[string]bool{}
+	for _, o := range all {
+		there[path.Base(o.Key)] = there[path.Base(o.Key)] || strings.HasPrefix(o.Key, "blobs/")
+		fmt.Fprintf(&text, "%d  %q\n", o.Size, o.Key)
+	}
+	for _, sha := range wanted {
+		if !there[sha] {
+			missing = append(missing, sha)
+		}
+	}
+	_, err = a.add(elsewhereName, &text, int64(text.Len()))
+	return missing, err
+}
+
+// list lists what a place holds.
+func (k kept) list(ctx context.Context) (all []artifact.Object, err error) {
+	if k.objects != nil {
+		return k.objects.List(ctx, "")
+	}
+	for _, dir := range []string{"blobs", "published", "logs"} {
+		err = errors.Join(err, filepath.WalkDir(filepath.Join(k.Shared, dir), func(file string, e fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // none yet, or removed meanwhile
+			}
+			if err != nil || !e.Type().IsRegular() || strings.HasPrefix(e.Name(), ".") {
+				return err
+			}
+			name, err := filepath.Rel(k.Shared, file)
+			info, gone := e.Info()
+			if err == nil && gone == nil {
+				all = append(all, artifact.Object{Key: filepath.ToSlash(name), Size: info.Size(), Changed: info.ModTime()})
+			}
+			return err
+		}))
+	}
+	return all, err
 }
 
 // VerifyBackup reads a backup from end to end, compares every digest, and tells

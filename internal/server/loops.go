@@ -70,6 +70,9 @@ func (s *Server) pollRemotes(ctx context.Context) {
 	wait := map[string]time.Duration{}
 	begun := false
 	every(ctx, time.Second, func() {
+		if !s.leads() {
+			return // another server looks at them
+		}
 		projects, err := s.store.Projects(ctx)
 		if err != nil {
 			return // the database says so itself
@@ -107,7 +110,11 @@ func (s *Server) sendMails(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		due, err := s.store.DueMails(ctx, s.clock.Now(), 50)
+		var due []store.Mail
+		var err error
+		if s.leads() {
+			due, err = s.store.DueMails(ctx, s.clock.Now(), 50)
+		}
 		if err != nil && ctx.Err() == nil {
 			s.cfg.Log.Error("cannot read the outbox", "error", err)
 		}
@@ -146,6 +153,9 @@ func (s *Server) sender() notify.Sender {
 func (s *Server) sendMail(ctx context.Context, sender notify.Sender, m store.Mail) {
 	var msg notify.Message
 	err := json.Unmarshal([]byte(m.Message), &msg)
+	if failpoint.Hit("mail", failpoint.BeforeCall) != nil {
+		return
+	}
 	if err == nil {
 		err = sender.Send(ctx, msg)
 	}
@@ -178,34 +188,39 @@ func toJSON(m notify.Message) string {
 	return string(b)
 }
 
-// keepHouse does what is due about daily: repack mirrors, remove what is old (see
-// Retention), forget old webhook ids, and remove work directories that nobody owns any more.
+// keepHouse removes each hour work directories that nobody owns any more, and
+// does once a day, the first time after an hour, what is due daily.
 func (s *Server) keepHouse(ctx context.Context) {
-	s.sweepWork(ctx)
-	select { // a server that begins has better things to do
-	case <-ctx.Done():
-		return
-	case <-time.After(time.Hour):
-	}
-	every(ctx, 24*time.Hour, func() {
-		err := s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-			return tx.ForgetDeliveries(ctx, tx.Now().Add(-7*24*time.Hour))
-		})
-		projects, list := s.store.Projects(ctx)
-		err = errors.Join(err, list)
-		for _, p := range projects {
-			err = errors.Join(err, s.git.Repo(p.Name, p.URL, p.Local).Maintain(ctx))
+	hours := 0
+	every(ctx, time.Hour, func() {
+		s.sweepWork(ctx)
+		if hours%24 == 1 { // a server that begins has better things to do
+			s.daily(ctx)
 		}
-		if !s.waits.Load() {
-			swept, sweep := s.cfg.Retention.sweep(ctx, s.store, s.blobs, s.cfg.DataDir, false)
-			if err = errors.Join(err, sweep); swept.Blobs+swept.Logs > 0 {
-				s.cfg.Log.Info("removed what is old", "artifacts", swept.Blobs, "logs", swept.Logs, "bytes", swept.Bytes)
-			}
-		}
-		if err != nil && ctx.Err() == nil {
-			s.cfg.Log.Warn("cannot keep house", "error", err)
-		}
+		hours++
 	})
+}
+
+// daily repacks mirrors, removes what is old (see Retention) and forgets old
+// webhook ids.
+func (s *Server) daily(ctx context.Context) {
+	err := s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+		return tx.ForgetDeliveries(ctx, tx.Now().Add(-7*24*time.Hour))
+	})
+	projects, list := s.store.Projects(ctx)
+	err = errors.Join(err, list)
+	for _, p := range projects {
+		err = errors.Join(err, s.git.Repo(p.Name, p.URL, p.Local).Maintain(ctx))
+	}
+	if !s.waits.Load() {
+		swept, sweep := s.cfg.Retention.sweep(ctx, s.store, s.kept, false)
+		if err = errors.Join(err, sweep); swept.Blobs+swept.Logs > 0 {
+			s.cfg.Log.Info("removed what is old", "artifacts", swept.Blobs, "logs", swept.Logs, "bytes", swept.Bytes)
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		s.cfg.Log.Warn("cannot keep house", "error", err)
+	}
 }
 
 // sweepWork removes the work directories of attempts that have ended: their

@@ -146,9 +146,9 @@ func (m matrix) project(p delivery.Project) (api.Project, error) {
 	return v, m.environments(p, &v)
 }
 
-// place is what a row shows of an environment in the stored pipeline. Reading no
+// location is what a row shows of an environment in the stored pipeline. Reading no
 // more of it is most of what makes many rows quick.
-type place struct {
+type location struct {
 	Name       string `json:"name"`
 	Ephemeral  bool   `json:"ephemeral"`
 	Production bool   `json:"production"`
@@ -158,7 +158,7 @@ type place struct {
 // environments are the cells of a row: what runs, and what failed after it.
 func (m matrix) environments(p delivery.Project, v *api.Project) error {
 	var pl struct { // none when none was readable yet
-		Environments []place `json:"environments"`
+		Environments []location `json:"environments"`
 	}
 	if text := m.states[p.Name].Pipeline; text != "" {
 		if err := json.Unmarshal([]byte(text), &pl); err != nil {
@@ -167,7 +167,7 @@ func (m matrix) environments(p delivery.Project, v *api.Project) error {
 	}
 	deployments, envs := m.deployments[p.Name], pl.Environments
 	if len(envs) == 0 && len(deployments) > 0 {
-		envs = []place{{Name: deployments[0].Environment, Production: true}}
+		envs = []location{{Name: deployments[0].Environment, Production: true}}
 	}
 	for _, env := range envs {
 		state := api.EnvironmentState{Name: env.Name, Ephemeral: env.Ephemeral, Production: env.Production}

@@ -65,7 +65,7 @@ func (r Rebuild) Make(ctx context.Context, log *slog.Logger) (out Rebuilt, err e
 		return out, err
 	}
 	defer func() { err = errors.Join(err, s.store.Close()) }()
-	e := engine.New(engine.Config{Store: s.store, Git: s.git, Blobs: s.blobs, Files: s.files, Dir: s.cfg.DataDir, Clock: s.clock, Log: log})
+	e := engine.New(engine.Config{Store: s.store, Git: s.git, Blobs: s.blobs, Files: s.files, Logs: s.logs, Dir: s.cfg.DataDir, Clock: s.clock, Log: log})
 	defer e.Stop()
 	out.WebhookSecret = rand.Text() + rand.Text()
 	in := engine.NewProject{Name: r.Project, URL: r.URL, Local: r.Local, WebhookSecret: out.WebhookSecret, By: cmp.Or(r.By, Operator)}

@@ -12,6 +12,7 @@ import (
 	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
 	"github.com/shuntcd/shunt/internal/engine"
+	"github.com/shuntcd/shunt/internal/failpoint"
 	"github.com/shuntcd/shunt/internal/store"
 	"github.com/shuntcd/shunt/internal/web"
 )
@@ -113,6 +114,9 @@ func (s *Server) compareFiles(ctx context.Context, projects []delivery.Project, 
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
+			if delivery.IsKind(err, delivery.KindUnavailable) {
+				return err
+			}
 			say(a.Project, "artifact", fmt.Sprintf("artifact %s of build %d (sha256 %s) is not in the store as it was made: it cannot be deployed again", a.Name, a.Number, a.SHA256))
 		}
 	}
@@ -154,11 +158,17 @@ func (s *Server) ConfirmReconcile(ctx context.Context, who web.Actor, reason str
 			return found, &delivery.Error{Kind: delivery.KindUnavailable, What: what, Why: "project " + d.Project + " could not be compared: " + d.Words, Next: "Try again when its remote answers:  shunt reconcile"}
 		}
 	}
+	if err := failpoint.Hit("confirm", failpoint.BeforeIntent); err != nil {
+		return found, err
+	}
 	err = s.engine.Adopt(ctx, plans, who.User, reason, func(ctx context.Context, tx *store.Tx) error {
 		words := fmt.Sprintf("%s; %s; %d differences", found.Why, reason, len(found.Differences))
-		return errors.Join(tx.DeleteMeta(ctx, reconcileMeta), tx.Audit(ctx, "", 0, who.User, "reconcile confirmed", words))
+		return errors.Join(tx.DeleteMeta(ctx, reconcileMeta), tx.Audit(ctx, "", 0, who.User, "reconcile confirmed", words), failpoint.Hit("confirm", failpoint.BeforeCall))
 	})
 	if err != nil {
+		return found, err
+	}
+	if err := failpoint.Hit("confirm", failpoint.AfterRecord); err != nil {
 		return found, err
 	}
 	s.waits.Store(false)
@@ -166,7 +176,7 @@ func (s *Server) ConfirmReconcile(ctx context.Context, who web.Actor, reason str
 		s.engine.SyncLater(p.Project.Name)
 	}
 	found.Active = false
-	return found, nil
+	return found, failpoint.Hit("confirm", failpoint.BeforeAnswer)
 }
 
 // waiting is the server as people and forges see it: in reconcile mode it takes

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/failpoint"
 	"github.com/shuntcd/shunt/internal/store"
 )
 
@@ -54,6 +55,9 @@ func Restore(ctx context.Context, file, dir, database string, clock delivery.Clo
 		return about, fmt.Errorf("restore: %w", err)
 	}
 	defer os.RemoveAll(half) //nolint:errcheck // gone after a success
+	if err := failpoint.Hit("restore", failpoint.BeforeCall); err != nil {
+		return about, err
+	}
 	if err := extract(ctx, file, half); err != nil {
 		return about, err
 	}
@@ -66,10 +70,13 @@ func Restore(ctx context.Context, file, dir, database string, clock delivery.Clo
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return about, &delivery.Error{Kind: delivery.KindInvalid, What: what, Why: err.Error(), Next: "Name a directory that does not exist, below it:  --data DIR", Err: err}
 	}
+	if err := failpoint.Hit("restore", failpoint.BeforeRecord); err != nil {
+		return about, err
+	}
 	if err := os.Rename(half, dir); err != nil {
 		return about, fmt.Errorf("restore: %w", err)
 	}
-	return about, syncDir(filepath.Dir(filepath.Clean(dir)))
+	return about, errors.Join(syncDir(filepath.Dir(filepath.Clean(dir))), failpoint.Hit("restore", failpoint.BeforeAnswer))
 }
 
 // extract lays the files of an archive out and makes them durable.

@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/shuntcd/shunt/internal/artifact"
 	"github.com/shuntcd/shunt/internal/auth"
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/engine"
 	"github.com/shuntcd/shunt/internal/flow"
 	"github.com/shuntcd/shunt/internal/store"
 )
@@ -39,25 +39,29 @@ func (r Retention) Collect(ctx context.Context, dataDir string, dry bool) (out S
 		if waits, err := st.Meta(ctx, reconcileMeta); err != nil || waits != "" {
 			return errors.Join(err, delivery.Errf(delivery.KindConflict, "nothing is removed", "this installation was restored and not yet reconciled"))
 		}
-		blobs, err := artifact.NewStore(filepath.Join(dataDir, "blobs"))
+		where, err := notedPlace(dataDir)
 		if err != nil {
 			return err
 		}
-		out, err = r.sweep(ctx, st, blobs, dataDir, dry)
+		k, err := where.open(dataDir, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return err
+		}
+		out, err = r.sweep(ctx, st, k, dry)
 		return err
 	})
 	return out, err
 }
 
 // sweep removes what is old.
-func (r Retention) sweep(ctx context.Context, st *store.Store, blobs *artifact.Store, dataDir string, dry bool) (out Swept, err error) {
+func (r Retention) sweep(ctx context.Context, st *store.Store, k kept, dry bool) (out Swept, err error) {
 	if r.Artifacts > 0 {
-		if err := r.sweepArtifacts(ctx, st, blobs, dry, &out); err != nil {
+		if err := r.sweepArtifacts(ctx, st, k.blobs, dry, &out); err != nil {
 			return out, err
 		}
 	}
 	if r.Logs > 0 {
-		err = r.sweepLogs(ctx, st, filepath.Join(dataDir, "logs"), dry, &out)
+		err = r.sweepLogs(ctx, st, k.logs, dry, &out)
 	}
 	return out, err
 }
@@ -102,8 +106,12 @@ func expendable(ctx context.Context, q interface {
 // them.
 func (r Retention) sweepArtifacts(ctx context.Context, st *store.Store, blobs *artifact.Store, dry bool, out *Swept) error {
 	now := st.Now()
+	all, err := blobs.All(ctx)
+	if err != nil {
+		return err
+	}
 	var old []string
-	err := st.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+	err = st.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
 		old = nil
 		builds, err := expendable(ctx, tx, now, r.Artifacts)
 		if err != nil {
@@ -118,17 +126,13 @@ func (r Retention) sweepArtifacts(ctx context.Context, st *store.Store, blobs *a
 			needed[o.Name] = needed[o.Name] || !builds[o.BuildID]
 		}
 		for sha, need := range needed {
-			path, err := blobs.Path(sha)
-			if err != nil || need {
-				continue
-			}
-			info, err := os.Stat(path)
-			if err != nil || !info.ModTime().Before(now.Add(-young)) {
+			blob, there := all[sha]
+			if need || !there || !blob.Changed.Before(now.Add(-young)) {
 				continue // removed before, or just made again
 			}
 			old = append(old, sha)
 			if dry {
-				out.Blobs, out.Bytes = out.Blobs+1, out.Bytes+info.Size()
+				out.Blobs, out.Bytes = out.Blobs+1, out.Bytes+blob.Size
 				continue
 			}
 			if err := tx.NoteRemoved(ctx, sha); err != nil {
@@ -156,7 +160,7 @@ func (r Retention) sweepArtifacts(ctx context.Context, st *store.Store, blobs *a
 }
 
 // sweepLogs removes the logs of expendable builds.
-func (r Retention) sweepLogs(ctx context.Context, st *store.Store, dir string, dry bool, out *Swept) error {
+func (r Retention) sweepLogs(ctx context.Context, st *store.Store, logs *engine.Logs, dry bool, out *Swept) error {
 	builds, err := expendable(ctx, st, st.Now(), r.Logs)
 	if err != nil {
 		return err
@@ -165,36 +169,21 @@ func (r Retention) sweepLogs(ctx context.Context, st *store.Store, dir string, d
 	if err != nil {
 		return err
 	}
+	old := map[string]bool{}
 	for _, p := range projects {
 		attempts, err := st.AttemptsOf(ctx, p.Name)
 		if err != nil {
 			return err
 		}
 		for _, a := range attempts {
-			if !builds[a.BuildID] || a.Name != filepath.Base(a.Name) {
-				continue
-			}
-			if err := removeLog(filepath.Join(dir, a.Name+".log"), dry, out); err != nil {
-				return err
+			if builds[a.BuildID] && a.Name == filepath.Base(a.Name) {
+				old[a.Name] = true
 			}
 		}
 	}
-	return nil
-}
-
-func removeLog(file string, dry bool, out *Swept) error {
-	info, err := os.Stat(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil && !dry {
-		err = os.Remove(file)
-	}
-	if err != nil {
-		return fmt.Errorf("remove log: %w", err)
-	}
-	out.Logs, out.Bytes = out.Logs+1, out.Bytes+info.Size()
-	return nil
+	n, bytes, err := logs.Remove(ctx, old, dry)
+	out.Logs, out.Bytes = out.Logs+n, out.Bytes+bytes
+	return err
 }
 
 // ParseKeep reads how long something is kept: 90d, 12h, or "" for ever.

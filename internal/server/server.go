@@ -20,7 +20,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/shuntcd/shunt/internal/artifact"
+	"golang.org/x/sys/unix"
+
 	"github.com/shuntcd/shunt/internal/auth"
 	"github.com/shuntcd/shunt/internal/delivery"
 	"github.com/shuntcd/shunt/internal/engine"
@@ -38,18 +39,26 @@ const Operator = "operator"
 type Config struct {
 	DataDir       string // everything that Shunt keeps; made when missing
 	Database      string // a postgres:// URL; empty: the SQLite file shunt.db in DataDir
+	Objects       string // s3:// address of the object store that all servers share; empty: none
+	Shared        string // directory that all servers share, for the same; not with Objects
 	Listen        string // host:port
 	PublicURL     string // as people reach it; empty: http://<Listen>
 	SMTP          *notify.SMTP
 	MailFrom      string
 	MailDir       string // mails are written here instead of sent, and shown on a page
 	Version       string
-	Exe           string        // this binary, to start the runner with
-	Workers       int           // builds of the main lane that are driven at once; default 4
-	HotfixWorkers int           // of the hotfix lane, which never waits for the main lane; default 2
-	Poll          time.Duration // how often a quiet remote is looked at; default 30 s
-	Retention     Retention     // what is removed once a day; default nothing
-	Log           *slog.Logger
+	Exe           string // this binary, to start the runner with
+	Workers       int    // builds of the main lane that are driven at once; default 4
+	HotfixWorkers int    // of the hotfix lane, which never waits for the main lane; default 2
+	Worker        bool   // drives builds and shows no pages: Listen answers only /livez and /readyz
+	Cluster       string // host:port on which runners reach this server, where several share a database; "": it is alone
+	// ClusterAddress is Cluster as runners on other machines reach it; "": as it is.
+	ClusterAddress string
+	Pools          []string      // of runners that this server's belongs to
+	Jobs           int           // of its pools that the runner takes at once; default the number of processors, at least 2
+	Poll           time.Duration // how often a quiet remote is looked at; default 30 s
+	Retention      Retention     // what is removed once a day; default nothing
+	Log            *slog.Logger
 }
 
 // Server is a running server.
@@ -58,14 +67,14 @@ type Server struct {
 	url        string
 	store      *store.Store
 	git        *gitrepo.Git
-	blobs      *artifact.Store
-	files      *artifact.Files
+	kept       // blobs, files, logs
 	runner     *runner.Client
 	engine     *engine.Engine
 	auth       *auth.Service
 	secrets    *sealer
 	clock      delivery.Clock
 	background sync.WaitGroup
+	cluster    *cluster    // nil: this server is alone
 	waits      atomic.Bool // in reconcile mode
 	confirming sync.Mutex
 }
@@ -145,11 +154,13 @@ func open(ctx context.Context, cfg Config) (*Server, error) {
 	if s.secrets, err = openSealer(filepath.Join(abs, "secret.key")); err != nil {
 		return nil, err
 	}
-	if s.blobs, err = artifact.NewStore(filepath.Join(abs, "blobs")); err != nil {
+	if s.kept, err = (place{Objects: cfg.Objects, Shared: cfg.Shared}).open(abs, cfg.Log); err != nil {
 		return nil, err
 	}
-	s.files = &artifact.Files{Dir: filepath.Join(abs, "published"), Store: s.blobs}
-	if s.git, err = gitrepo.New(gitrepo.Config{Dir: filepath.Join(abs, "mirrors"), Home: filepath.Join(abs, "git-home"), Log: cfg.Log}); err != nil {
+	if err := s.note(abs); err != nil {
+		return nil, err
+	}
+	if s.git, err = gitrepo.New(gitrepo.Config{Dir: filepath.Join(abs, "mirrors"), Home: filepath.Join(abs, "git-home"), Log: cfg.Log, Shared: cfg.Cluster != ""}); err != nil {
 		return nil, err
 	}
 	s.runner = runner.NewClient(filepath.Join(abs, "runner"))
@@ -176,8 +187,16 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	if err != nil {
 		return err
 	}
+	if err := s.claim(ctx, s.store, id); err != nil {
+		return err
+	}
 	instance, err := instanceName(filepath.Join(s.cfg.DataDir, "instance"))
 	if err != nil {
+		return err
+	}
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	if err := s.joinCluster(ctx, work, instance); err != nil {
 		return err
 	}
 	handler, err := s.wire(id, instance)
@@ -187,11 +206,20 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	if err := s.loadReconcile(ctx); err != nil {
 		return err
 	}
+	started := s.clock.Now()
+	s.background.Go(func() { s.beat(work, instance, started) })
+	if s.cluster != nil {
+		s.background.Go(func() { s.serveCluster(work) })
+	}
 	if err := s.ensureRunner(ctx); err != nil {
 		return err
 	}
-	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
+	if s.cluster != nil {
+		if err := s.awaitLease(ctx); err != nil {
+			return err
+		}
+		s.background.Go(func() { s.engine.Follow(work) })
+	}
 	if err := s.store.StartQueue(work, store.QueueConfig{Main: s.cfg.Workers, Hotfix: s.cfg.HotfixWorkers, ID: fmt.Sprintf("%s-%d", instance, os.Getpid())}, s.engine); err != nil {
 		return err
 	}
@@ -200,6 +228,9 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	}
 	for _, loop := range []func(context.Context){s.watchRunner, s.pollRemotes, s.sendMails, s.keepHouse, s.watchReconcile} {
 		s.background.Go(func() { loop(work) })
+	}
+	if s.cfg.Worker {
+		handler = healthOnly(handler)
 	}
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, BaseContext: func(net.Listener) context.Context { return work }}
 	served := make(chan error, 1)
@@ -216,6 +247,7 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	stop, done := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer done()
 	err = errors.Join(err, s.store.StopQueue(stop))
+	err = errors.Join(err, s.leave(stop, instance))
 	cancel() // ends live pages, so that the listener can drain
 	if shut := server.Shutdown(stop); shut != nil {
 		err = errors.Join(err, server.Close())
@@ -227,15 +259,30 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 // wire makes the engine and the pages on what is open. Nothing runs yet.
 func (s *Server) wire(id, instance string) (http.Handler, error) {
 	s.engine = engine.New(engine.Config{
-		Store: s.store, Git: s.git, Runner: s.runner, Blobs: s.blobs, Files: s.files, Dir: s.cfg.DataDir, Clock: s.clock, Log: s.cfg.Log,
+		Store: s.store, Git: s.git, Runner: s.runner, Blobs: s.blobs, Files: s.files, Logs: s.logs, Dir: s.cfg.DataDir, Clock: s.clock, Log: s.cfg.Log,
 		ServerID: id, Owner: fmt.Sprintf("%s/%d", instance, os.Getpid()), URL: s.url, MailFrom: s.cfg.MailFrom, Open: s.secrets.open,
-		Workers: map[delivery.Lane]int{delivery.LaneMain: s.cfg.Workers, delivery.LaneHotfix: s.cfg.HotfixWorkers}, Paused: s.waits.Load,
+		Workers: map[delivery.Lane]int{delivery.LaneMain: s.cfg.Workers, delivery.LaneHotfix: s.cfg.HotfixWorkers}, Paused: s.waits.Load, Cluster: s.engineCluster(), Elapsed: s.elapsed(),
 	})
 	handler, err := web.New(web.Config{Backend: waiting{s}, Auth: s.auth, PublicURL: s.url, Version: s.cfg.Version, Mailbox: s.cfg.MailDir != "", Design: strings.HasPrefix(s.cfg.Version, "devel"), Log: s.cfg.Log, Clock: s.clock})
 	if err != nil {
 		return nil, fmt.Errorf("make pages: %w", err)
 	}
 	return handler, nil
+}
+
+// elapsed is the time since the machine was started, with the time that it slept.
+// It is nil on PostgreSQL, whose clock is the one that counts.
+func (s *Server) elapsed() func() time.Duration {
+	if store.IsPostgres(s.cfg.Database) {
+		return nil
+	}
+	return func() time.Duration {
+		var now unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+			return 0 // no Linux since 2011
+		}
+		return time.Duration(now.Nano())
+	}
 }
 
 // identity is the installation's id; the first start also makes the operator.
@@ -250,6 +297,15 @@ func (s *Server) identity(ctx context.Context) (string, error) {
 			if err := tx.SetMeta(ctx, "server_id", id); err != nil {
 				return err
 			}
+		}
+		if s.cfg.Worker {
+			if s.cfg.PublicURL != "" {
+				return nil
+			}
+			if s.url, err = tx.Meta(ctx, "url"); err == nil && s.url == "" {
+				err = &delivery.Error{Kind: delivery.KindInvalid, What: "cannot start a worker", Why: "no server has used this database yet, so nobody knows where its pages are", Next: "Start  shunt serve  first, or say it:  --public-url https://..."}
+			}
+			return err
 		}
 		return tx.SetMeta(ctx, "url", s.url)
 	})

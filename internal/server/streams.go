@@ -12,6 +12,7 @@ import (
 
 	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/engine"
 	"github.com/shuntcd/shunt/internal/notify"
 	"github.com/shuntcd/shunt/internal/runlog"
 	"github.com/shuntcd/shunt/internal/store"
@@ -37,18 +38,25 @@ func (s *Server) Log(ctx context.Context, project string, number int64, node str
 	if found == nil {
 		return nil, &delivery.Error{Kind: delivery.KindNotFound, What: fmt.Sprintf("there is no log of %s in build %d", node, number), Why: "it has not run", Next: fmt.Sprintf("See what has:  shunt status %s %d", project, number)}
 	}
-	f, err := os.OpenFile(s.engine.LogPath(found.ID), os.O_RDONLY|os.O_CREATE, 0o640) //nolint:gosec // ids are made of checked names; an attempt that begins has no file yet
-	if err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
+	ended := found.State != delivery.AttemptRunning
+	if err := s.logs.Sync(ctx, found.ID, ended); err != nil && ended { // one that runs is shown as far as it is here
+		return nil, err
 	}
-	return &logFile{File: f, store: s.store, attempt: *found}, nil
+	f, err := s.logs.Open(found.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &logFile{File: f, store: s.store, logs: s.logs, attempt: *found, whole: ended}, nil
 }
 
-// logFile is a log that the engine may still append whole lines to.
+// logFile is a log that a driver may still append whole lines to: the engine of
+// this server, or of another one, from which the object store brings them.
 type logFile struct {
 	*os.File
 	store   *store.Store
+	logs    *engine.Logs
 	attempt delivery.Attempt
+	whole   bool // nothing comes any more
 }
 
 // Size implements web.Log.
@@ -62,19 +70,26 @@ func (l *logFile) Size() int64 {
 
 // Done implements web.Log.
 func (l *logFile) Done() bool {
-	if l.attempt.State != delivery.AttemptRunning {
+	if l.whole {
 		return true
 	}
-	a, err := l.store.Attempt(context.Background(), l.attempt.ID) // a read of one row; the interface carries no context
+	// A read of one row, and of what is missing here; the interface carries no context.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	a, err := l.store.Attempt(ctx, l.attempt.ID)
 	if err == nil {
 		l.attempt = a
 	}
-	return l.attempt.State != delivery.AttemptRunning
+	l.whole = l.attempt.State != delivery.AttemptRunning && l.logs.Sync(ctx, l.attempt.ID, true) == nil
+	return l.whole
 }
 
 // Wait implements web.Log.
 func (l *logFile) Wait(ctx context.Context, offset int64) error {
 	for l.Size() <= offset && !l.Done() { //nolint:contextcheck // see Done
+		if l.attempt.State == delivery.AttemptRunning {
+			_ = l.logs.Sync(ctx, l.attempt.ID, false) // what cannot be had now comes later
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

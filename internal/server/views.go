@@ -73,7 +73,7 @@ func (s *Server) Build(ctx context.Context, project string, number int64) (api.B
 	if err != nil {
 		return api.BuildDetail{}, err
 	}
-	v := api.BuildDetail{Build: s.build(b), Tree: b.Tree, PolicyDigest: b.PolicyDigest, Nodes: []api.Node{}, Artifacts: []api.Artifact{}, Gates: []api.Gate{}, Instances: []api.Instance{}, Deployments: []api.Deployment{}, Effects: []api.Effect{}, Actions: []api.Action{}}
+	v := api.BuildDetail{Build: s.build(b), Tree: b.Tree, PolicyDigest: b.PolicyDigest, DrivenBy: b.LeaseOwner, Nodes: []api.Node{}, Artifacts: []api.Artifact{}, Gates: []api.Gate{}, Instances: []api.Instance{}, Deployments: []api.Deployment{}, Effects: []api.Effect{}, Actions: []api.Action{}}
 	if b.TagObject != "" {
 		v.BuildTag = delivery.ExpandTag(p.Tags.Build, b.Number)
 	}
@@ -237,7 +237,7 @@ func (s *Server) whyFailed(ctx context.Context, b delivery.Build, nodes []delive
 			if attempts, err := s.store.Attempts(ctx, b.ID); err == nil {
 				for _, a := range attempts {
 					if a.Node == n.Name && a.Attempt == last.Attempt {
-						v.Tail = engine.Tail(s.engine.LogPath(a.ID), 20)
+						v.Tail = s.tail(ctx, a.ID)
 					}
 				}
 			}
@@ -245,6 +245,16 @@ func (s *Server) whyFailed(ctx context.Context, b delivery.Build, nodes []delive
 		return v
 	}
 	return &api.WhyFailed{Reason: b.Reason}
+}
+
+// tail is the end of a log. A page does not wait long for an object store.
+func (s *Server) tail(ctx context.Context, attempt string) []string {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := s.logs.Sync(ctx, attempt, false); err != nil {
+		s.cfg.Log.Warn("cannot fetch a log", "job", attempt, "error", err)
+	}
+	return engine.Tail(s.logs.Path(attempt), 20)
 }
 
 // actions lists what a person may do to a build now.

@@ -66,7 +66,7 @@ func (t *Tx) InsertBuild(ctx context.Context, b delivery.Build, nodes []delivery
 // Supersede ends the queued builds of a ref that a newer push makes needless and
 // tells their numbers. It never touches the hotfix lane.
 func (t *Tx) Supersede(ctx context.Context, project, ref string, by int64, reason string) ([]int64, error) {
-	return list(ctx, t.tx, scanInt, `update builds set status = 'superseded', reason = $4, finished_at = $5
+	return list(ctx, t.db, scanInt, `update builds set status = 'superseded', reason = $4, finished_at = $5
 		where project = $1 and ref = $2 and lane = 'main' and status = 'queued' and number < $3 returning number`, project, ref, by, reason, micros(t.now))
 }
 
@@ -81,7 +81,7 @@ func (q queries) Runnable(ctx context.Context, now time.Time, lane delivery.Lane
 // the build can be driven. ok is false when somebody else holds it or there is
 // nothing to drive.
 func (t *Tx) Lease(ctx context.Context, id int64, owner string, ttl time.Duration) (b delivery.Build, ok bool, err error) {
-	b, err = one(ctx, t.tx, scanBuild, "no lease", `update builds set lease_owner = $2, lease_fence = lease_fence + 1, lease_until = $3,
+	b, err = one(ctx, t.db, scanBuild, "no lease", `update builds set lease_owner = $2, lease_fence = lease_fence + 1, lease_until = $3,
 		status = 'running', started_at = case when started_at = 0 then $4 else started_at end
 		where id = $1 and status in ('queued','running') and lease_until < $4 and drive_after <= $4
 		returning `+buildColumns, id, owner, micros(t.now.Add(ttl)), micros(t.now))

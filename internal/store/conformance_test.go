@@ -1,10 +1,12 @@
 package store_test
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
 	"github.com/shuntcd/shunt/internal/store"
@@ -66,5 +68,49 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 	_, err := store.Open(t.Context(), store.Config{Database: path, Clock: delivery.SystemClock{}, Log: slog.New(slog.DiscardHandler), Fatal: func(err error) { panic(err) }})
 	if !delivery.IsKind(err, delivery.KindInvalid) {
 		t.Errorf("a newer schema was opened: %v", err)
+	}
+}
+
+// A server that is paused in the middle of a transaction, with the writers' turn,
+// keeps the others from writing only for a while, and what it then writes is refused.
+func TestAPausedWriterLosesItsTurn(t *testing.T) {
+	t.Parallel()
+	if pg.Available() == "" && os.Getenv("CI") == "" {
+		t.Skip("PostgreSQL is not installed: apt-get install postgresql")
+	}
+	server, err := pg.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Stop)
+	url, err := server.Database(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	paused, other := openAt(t, url), openAt(t, url)
+	inside, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() {
+		ended <- paused.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+			close(inside)
+			<-goOn
+			return tx.SetMeta(ctx, "who", "paused")
+		})
+	}()
+	<-inside
+	for end := time.Now().Add(time.Minute); ; {
+		err := other.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error { return tx.SetMeta(ctx, "who", "other") })
+		if err == nil {
+			break
+		}
+		if !delivery.IsKind(err, delivery.KindUnavailable) || time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+	close(goOn)
+	if err := <-ended; !delivery.IsKind(err, delivery.KindUnavailable) {
+		t.Errorf("the paused writer is told %v", err)
+	}
+	if who, err := other.Meta(t.Context(), "who"); who != "other" || err != nil {
+		t.Errorf("written was %q %v", who, err)
 	}
 }

@@ -3,18 +3,24 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	_ "github.com/jackc/pgx/v5/stdlib" // driver "pgx"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/riverdriver/riverdatabasesql"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
+	"golang.org/x/sys/unix"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
@@ -30,6 +36,10 @@ type dialect struct {
 	// take turns, as SQLite's do: rows that a transaction has read stay as they are
 	// until it ends, on both databases alike. Another server's clock is never asked.
 	begin func(ctx context.Context, tx *sql.Tx) (time.Time, error)
+	// patience is how long one statement may take; 0: for ever. A server that is
+	// there and says nothing counts as away.
+	patience time.Duration
+	listen   *listener // for the events of other servers; nil: there are none
 }
 
 // IsPostgres tells whether a database is named by a PostgreSQL URL.
@@ -44,18 +54,17 @@ func openDatabase(database string) (d dialect, writer, readers *sql.DB, err erro
 		d = dialect{
 			goose: goose.DialectPostgres,
 			queue: func(db *sql.DB) riverdriver.Driver[*sql.Tx] { return riverdatabasesql.New(db) },
-			begin: takeTurn,
+			begin: takeTurn, patience: writeTime,
 		}
-		if writer, err = sql.Open("pgx", database); err != nil {
-			return d, nil, nil, fmt.Errorf("open database: %w", err)
+		cfg, err := postgres(database)
+		if err != nil {
+			return d, nil, nil, err
 		}
+		d.listen = &listener{cfg}
+		writer, readers = stdlib.OpenDB(*cfg), stdlib.OpenDB(*cfg)
 		writer.SetMaxOpenConns(10)
 		writer.SetMaxIdleConns(4)
 		writer.SetConnMaxIdleTime(time.Minute)
-		readers, err = sql.Open("pgx", database)
-		if err != nil {
-			return d, nil, nil, errors.Join(fmt.Errorf("open database: %w", err), writer.Close())
-		}
 		readers.SetMaxOpenConns(8)
 		readers.SetMaxIdleConns(4)
 		return d, writer, readers, nil
@@ -71,6 +80,40 @@ func openDatabase(database string) (d dialect, writer, readers *sql.DB, err erro
 	readers.SetMaxOpenConns(8)
 	return d, writer, readers, nil
 }
+
+// postgres reads a URL. It bounds how long a server that hangs, or is cut off,
+// keeps the others from writing: PostgreSQL ends a session that is idle in a
+// transaction, which holds the writers' turn, or whose client does not answer;
+// and this side finds out as quickly. What the URL says itself stays.
+func postgres(database string) (*pgx.ConnConfig, error) {
+	cfg, err := pgx.ParseConfig(database)
+	if err != nil { // which may hold a password
+		return nil, delivery.Errf(delivery.KindInvalid, "cannot open the database", "its URL cannot be read")
+	}
+	for name, value := range map[string]string{
+		"idle_in_transaction_session_timeout": "3000", "tcp_user_timeout": "4000", "tcp_keepalives_idle": "2", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "3",
+	} {
+		if _, set := cfg.RuntimeParams[name]; !set {
+			cfg.RuntimeParams[name] = value
+		}
+	}
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = 5 * time.Second
+	}
+	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 3}, Control: func(network, _ string, c syscall.RawConn) (err error) {
+		if strings.HasPrefix(network, "tcp") {
+			ctl := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 5000) })
+			err = errors.Join(err, ctl)
+		}
+		return err
+	}}
+	cfg.DialFunc = dialer.DialContext
+	return cfg, nil
+}
+
+// writeTime bounds a statement of a write transaction on PostgreSQL. By then
+// whoever writes has lost its leases.
+const writeTime = 10 * time.Second
 
 func openSQLite(path string, readOnly bool) (*sql.DB, error) {
 	q := url.Values{"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(10000)", "foreign_keys(1)"}, "_txlock": {"immediate"}}
@@ -101,8 +144,7 @@ func takeTurn(ctx context.Context, tx *sql.Tx) (now time.Time, err error) {
 }
 
 // judge ends the process on an error of SQLite's disk, and words what a person
-// can mend. An error of the connection leaves it open whether a commit
-// happened; whoever asked looks it up by its key or asks again.
+// can mend.
 func (s *Store) judge(err error) error {
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
 		switch e.Code() & 0xff {
@@ -112,15 +154,25 @@ func (s *Store) judge(err error) error {
 			return &delivery.Error{Kind: delivery.KindUnavailable, What: "cannot save", Why: "the disk is full", Next: "Make room; nothing was changed.", Err: err}
 		}
 	}
-	if e, ok := errors.AsType[*pgconn.PgError](err); ok && (strings.HasPrefix(e.Code, "53") || strings.HasPrefix(e.Code, "57P")) {
-		return away(err)
-	}
-	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		return away(err)
-	}
-	return err
+	return reword("cannot save", "Try again in a moment.", err)
 }
 
-func away(err error) error {
-	return &delivery.Error{Kind: delivery.KindUnavailable, What: "cannot save", Why: "the database is away", Next: "Try again in a moment.", Err: err}
+// reword says in words that the database is away; any other error stays as it is.
+func reword(what, next string, err error) error {
+	if _, worded := errors.AsType[*delivery.Error](err); worded || !away(err) {
+		return err
+	}
+	return &delivery.Error{Kind: delivery.KindUnavailable, What: what, Why: "the database is away", Next: next, Err: err}
+}
+
+// away tells whether an error says that PostgreSQL cannot be reached, is ending or
+// beginning, or takes no more connections.
+func away(err error) bool {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return strings.HasPrefix(e.Code, "53") || strings.HasPrefix(e.Code, "57P") || strings.HasPrefix(e.Code, "08")
+	}
+	_, connect := errors.AsType[*pgconn.ConnectError](err)
+	_, network := errors.AsType[net.Error](err)
+	return connect || network && !errors.Is(err, context.DeadlineExceeded) || pgconn.SafeToRetry(err) || errors.Is(err, pgconn.ErrConnClosed) || errors.Is(err, driver.ErrBadConn) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }

@@ -63,8 +63,8 @@ func (t *Tx) SetInstance(ctx context.Context, i delivery.Instance) error {
 		i.ID, i.State, i.URL, toJSON(i.Outputs), i.Reason, micros(i.DownAt), i.DownTries, 0)
 }
 
-// ClearInstanceClaims makes destructions due again that a dead process of this
-// server was busy with.
+// ClearInstanceClaims makes destructions due again that a dead process was busy
+// with. Whoever is busy with one is joined, not disturbed.
 func (t *Tx) ClearInstanceClaims(ctx context.Context) error {
 	_, err := t.exec(ctx, `update instances set next_try = $1 where state = 'destroying'`, micros(t.now))
 	return err
@@ -92,9 +92,11 @@ func (q queries) Deployment(ctx context.Context, id string) (delivery.Deployment
 	return one(ctx, q.db, scanDeployment, "there is no deployment "+id, `select `+deploymentColumns+` from deployments where id = $1`, id)
 }
 
-// Deployments lists the deployments of an environment ("": of all), newest first.
+// Deployments lists the deployments of an environment by their fences, which no
+// clock can put in another order, or those of all environments ("") by their time;
+// newest first.
 func (q queries) Deployments(ctx context.Context, project, environment string, limit int) ([]delivery.Deployment, error) {
-	return list(ctx, q.db, scanDeployment, `select `+deploymentColumns+` from deployments where project = $1 and ($2 = '' or environment = $2) order by started_at desc, fence desc limit $3`, project, environment, limit)
+	return list(ctx, q.db, scanDeployment, `select `+deploymentColumns+` from deployments where project = $1 and ($2 = '' or environment = $2) order by case when $2 = '' then started_at else 0 end desc, fence desc limit $3`, project, environment, limit)
 }
 
 // DeploymentsOf lists a build's deployments, oldest first.
@@ -156,7 +158,7 @@ func (t *Tx) StartDeployment(ctx context.Context, d delivery.Deployment) (_ deli
 	if err != nil {
 		return d, false, err
 	}
-	started, err := one(ctx, t.tx, scanDeployment, "", `insert into deployments (`+deploymentColumns+`)
+	started, err := one(ctx, t.db, scanDeployment, "", `insert into deployments (`+deploymentColumns+`)
 		values ($1,$2,$3,$4,$5,$6,$7,$8,$9,'running',$10,'',$11,$12,$13,0) on conflict do nothing returning `+deploymentColumns,
 		d.ID, d.Project, d.Environment, d.BuildID, d.Number, d.Commit, d.Lane, d.Kind, fence, d.Before, d.By, d.Reason, micros(t.now))
 	if delivery.IsKind(err, delivery.KindNotFound) {

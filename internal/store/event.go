@@ -45,6 +45,10 @@ func (t *Tx) saveEvents(ctx context.Context) error {
 			}
 		}
 	}
+	if t.notify && len(t.events) > 0 {
+		_, err := t.exec(ctx, `select pg_notify($1, '')`, feedChannel)
+		return err
+	}
 	return nil
 }
 

@@ -35,7 +35,7 @@ func (q queries) OpenGates(ctx context.Context, project string) ([]delivery.Gate
 // the next version when its decision was voided.
 func (t *Tx) OpenGate(ctx context.Context, g delivery.Gate) (delivery.Gate, error) {
 	g.State, g.OpenedAt = delivery.GateOpen, t.now
-	return one(ctx, t.tx, scanGate, "cannot open the gate", `insert into gates (`+gateColumns+`)
+	return one(ctx, t.db, scanGate, "cannot open the gate", `insert into gates (`+gateColumns+`)
 		values ($1,$2,$3,1,'open',$4,$5,$6,$7,$8,0,'',0,'','',0)
 		on conflict (build_id, environment) do update set version = gates.version + 1, state = 'open', binding = excluded.binding, stale = excluded.stale,
 			opened_at = excluded.opened_at, expires_at = excluded.expires_at, remind_at = excluded.remind_at, reminders = 0,

@@ -40,7 +40,7 @@ func (t *Tx) InsertPastDeployment(ctx context.Context, d delivery.Deployment) er
 
 // nextFence is higher than that of every deployment of an environment.
 func (t *Tx) nextFence(ctx context.Context, project, environment string) (int64, error) {
-	return one(ctx, t.tx, scanInt, "", `select coalesce(max(fence), 0) + 1 from (
+	return one(ctx, t.db, scanInt, "", `select coalesce(max(fence), 0) + 1 from (
 		select fence from deployments where project = $1 and environment = $2 union all select value as fence from counters where name = $3) fences`,
 		project, environment, fenceCounter(project))
 }
@@ -48,7 +48,7 @@ func (t *Tx) nextFence(ctx context.Context, project, environment string) (int64,
 // PassFences makes the next deployment of a project have a fence that is higher
 // than all known ones by some: deployments may have been made that no row tells.
 func (t *Tx) PassFences(ctx context.Context, project string, by int64) error {
-	highest, err := one(ctx, t.tx, scanInt, "", `select coalesce(max(fence), 0) from deployments where project = $1`, project)
+	highest, err := one(ctx, t.db, scanInt, "", `select coalesce(max(fence), 0) from deployments where project = $1`, project)
 	if err != nil {
 		return err
 	}

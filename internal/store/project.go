@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
@@ -95,7 +96,7 @@ func (t *Tx) SetIncident(ctx context.Context, project, why string) error {
 
 // TakeNumber gives the next build number of a project, never twice.
 func (t *Tx) TakeNumber(ctx context.Context, project string) (int64, error) {
-	return one(ctx, t.tx, scanInt, "there is no project "+project,
+	return one(ctx, t.db, scanInt, "there is no project "+project,
 		`update projects set next_build = next_build + 1 where name = $1 returning next_build - 1`, project)
 }
 
@@ -122,6 +123,22 @@ func (t *Tx) SetRef(ctx context.Context, project, ref, object string) error {
 	_, err := t.exec(ctx, `insert into refs (project, ref, object) values ($1,$2,$3)
 		on conflict (project, ref) do update set object = excluded.object`, project, ref, object)
 	return err
+}
+
+// ErrOvertaken says that another server has acted on a ref meanwhile.
+var ErrOvertaken = errors.New("another server has acted on this ref")
+
+// MoveRef keeps a ref as acted on if it was known as was ("": not at all) until
+// now; otherwise the error is ErrOvertaken. An empty object forgets it.
+func (t *Tx) MoveRef(ctx context.Context, project, ref, was, object string) error {
+	known, err := one(ctx, t.tx, scanText, "unknown ref", `select object from refs where project = $1 and ref = $2`, project, ref)
+	if err != nil && !delivery.IsKind(err, delivery.KindNotFound) {
+		return err
+	}
+	if known != was {
+		return ErrOvertaken
+	}
+	return t.SetRef(ctx, project, ref, object)
 }
 
 // Push is a changed ref and what became of it.

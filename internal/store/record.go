@@ -44,7 +44,7 @@ func (t *Tx) Audit(ctx context.Context, project string, number int64, actor, act
 	if err != nil {
 		return err
 	}
-	before, err := list(ctx, t.tx, scanText, `select hash from audit order by seq desc limit 1`)
+	before, err := list(ctx, t.db, scanText, `select hash from audit order by seq desc limit 1`)
 	if err != nil {
 		return err
 	}

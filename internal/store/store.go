@@ -24,6 +24,7 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/failpoint"
 )
 
 //go:embed migrations/*.sql
@@ -53,6 +54,7 @@ type Store struct {
 	mu          sync.Mutex
 	subscribers map[int]chan Event
 	nextSub     int
+	feed        *feed // of all servers' events; nil: this is the only server
 
 	queue *queue
 }
@@ -63,7 +65,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{queries: cfg.watched(readers), cfg: cfg, dialect: d, writer: writer, readers: readers, subscribers: map[int]chan Event{}}
+	s := &Store{queries: queries{db: patient{cfg.watched(readers), d.patience}}, cfg: cfg, dialect: d, writer: writer, readers: readers, subscribers: map[int]chan Event{}}
 	files, err := fs.Sub(migrations, "migrations")
 	if err == nil {
 		err = s.migrate(ctx, files)
@@ -89,11 +91,27 @@ func (s *Store) migrate(ctx context.Context, files fs.FS) error {
 			Why: fmt.Sprintf("its schema has version %d and this shunt knows up to %d: a newer shunt has used it", current, target), Next: "Start the newer shunt again.",
 		}
 	}
+	if current == target {
+		return s.migrateQueue(ctx)
+	}
+	if err := failpoint.Hit("migrate", failpoint.BeforeIntent); err != nil {
+		return err
+	}
 	if err := s.copyBefore(ctx, p, current); err != nil {
 		return err
 	}
-	if _, err := p.Up(ctx); err != nil {
-		return fmt.Errorf("migrate database: %w", err)
+	for { // each migration is a transaction, with the row that says that it was done
+		if err := failpoint.Hit("migrate", failpoint.BeforeCall); err != nil {
+			return err
+		}
+		if _, err := p.UpByOne(ctx); errors.Is(err, goose.ErrNoNextVersion) {
+			break
+		} else if err != nil {
+			return fmt.Errorf("migrate database: %w", err)
+		}
+		if err := failpoint.Hit("migrate", failpoint.AfterRecord); err != nil {
+			return err
+		}
 	}
 	return s.migrateQueue(ctx)
 }
@@ -113,6 +131,7 @@ type Tx struct {
 	tx     *sql.Tx
 	now    time.Time
 	queue  *queue
+	notify bool // other servers may wait for its events
 	events []Event
 	after  []func()
 }
@@ -125,13 +144,60 @@ func (t *Tx) AfterCommit(f func()) { t.after = append(t.after, f) }
 
 // Write runs f in a write transaction and commits it when f returns nil. An
 // error of f comes back as it is. When the commit's answer is an error of the
-// disk the process ends, for nobody can know what is durable.
+// disk the process ends, for nobody can know what is durable. When it is lost with
+// the connection, the error says that nobody knows: whoever asked looks it up by
+// its key, or looks again before they repeat it.
 func (s *Store) Write(ctx context.Context, f func(ctx context.Context, tx *Tx) error) error {
+	if s.dialect.patience == 0 {
+		return s.write(ctx, nil, f)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silence := time.AfterFunc(s.dialect.patience, func() { cancel(errSilent) })
+	defer silence.Stop()
+	err := s.write(ctx, silence, f)
+	if err != nil && errors.Is(context.Cause(ctx), errSilent) {
+		err = &delivery.Error{Kind: delivery.KindUnavailable, What: "nobody knows whether this was saved", Why: "the database does not answer", Next: "Look again before you repeat it.", Err: err}
+	}
+	return err
+}
+
+var errSilent = errors.New("store: no answer in time")
+
+// timed is a transaction each statement of which has its time anew.
+type timed struct {
+	querier
+	silence *time.Timer
+	most    time.Duration
+}
+
+// ExecContext implements querier.
+func (w timed) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	w.silence.Reset(w.most)
+	return w.querier.ExecContext(ctx, query, args...)
+}
+
+// QueryContext implements querier.
+func (w timed) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	w.silence.Reset(w.most)
+	return w.querier.QueryContext(ctx, query, args...)
+}
+
+// QueryRowContext implements querier.
+func (w timed) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	w.silence.Reset(w.most)
+	return w.querier.QueryRowContext(ctx, query, args...)
+}
+
+func (s *Store) write(ctx context.Context, silence *time.Timer, f func(ctx context.Context, tx *Tx) error) error {
 	sqlTx, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
 		return s.judge(fmt.Errorf("begin: %w", err))
 	}
-	tx := &Tx{queries: s.cfg.watched(sqlTx), tx: sqlTx, now: s.Now(), queue: s.queue}
+	tx := &Tx{queries: queries{db: s.cfg.watched(sqlTx)}, tx: sqlTx, now: s.Now(), queue: s.queue, notify: s.dialect.listen != nil}
+	if silence != nil {
+		tx.db = timed{tx.db, silence, s.dialect.patience}
+	}
 	if s.dialect.begin != nil {
 		tx.now, err = s.dialect.begin(ctx, sqlTx)
 	}
@@ -148,12 +214,14 @@ func (s *Store) Write(ctx context.Context, f func(ctx context.Context, tx *Tx) e
 		return s.judge(err)
 	}
 	if err := sqlTx.Commit(); err != nil {
-		return s.judge(fmt.Errorf("commit: %w", err))
+		return s.judge(reword("nobody knows whether this was saved", "Look again before you repeat it.", fmt.Errorf("commit: %w", err)))
 	}
 	for _, done := range tx.after {
 		done()
 	}
-	s.publish(tx.events)
+	if s.feed == nil || !s.feed.poke() {
+		s.publish(tx.events)
+	}
 	return nil
 }
 
@@ -163,15 +231,29 @@ type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
+// patient is a pool whose reads may take only so long (0: for ever).
+type patient struct {
+	querier
+	most time.Duration
+}
+
+// bounded gives a read on a patient pool its time.
+func bounded(ctx context.Context, db querier) (context.Context, context.CancelFunc) {
+	if p, ok := db.(patient); ok && p.most > 0 {
+		return context.WithTimeout(ctx, p.most)
+	}
+	return ctx, func() {}
+}
+
 // queries are the reads; they run on the readers' pool and inside a transaction alike.
 type queries struct{ db querier }
 
-// watched are the reads on db, of which Watch is told.
-func (cfg Config) watched(db querier) queries {
-	if cfg.Watch != nil {
-		db = watching{db, cfg.Watch}
+// watched is db, of whose reads Watch is told.
+func (cfg Config) watched(db querier) querier {
+	if cfg.Watch == nil {
+		return db
 	}
-	return queries{db: db}
+	return watching{db, cfg.Watch}
 }
 
 type watching struct {
@@ -193,9 +275,11 @@ type scanner interface{ Scan(dest ...any) error }
 
 // list runs a query and scans each row.
 func list[T any](ctx context.Context, db querier, scan func(scanner) (T, error), query string, args ...any) (out []T, err error) {
+	ctx, cancel := bounded(ctx, db)
+	defer cancel()
 	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
-		return nil, fmt.Errorf("query: %w", err)
+		return nil, reword("cannot look", "Try again in a moment.", fmt.Errorf("query: %w", err))
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
@@ -206,26 +290,28 @@ func list[T any](ctx context.Context, db querier, scan func(scanner) (T, error),
 		out = append(out, v)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read rows: %w", err)
+		return nil, reword("cannot look", "Try again in a moment.", fmt.Errorf("read rows: %w", err))
 	}
 	return out, nil
 }
 
 // one runs a query that finds one row; none is KindNotFound with the given words.
 func one[T any](ctx context.Context, db querier, scan func(scanner) (T, error), missing, query string, args ...any) (T, error) {
+	ctx, cancel := bounded(ctx, db)
+	defer cancel()
 	v, err := scan(db.QueryRowContext(ctx, query, args...))
 	if errors.Is(err, sql.ErrNoRows) {
 		return v, &delivery.Error{Kind: delivery.KindNotFound, What: missing, Err: err}
 	}
 	if err != nil {
-		return v, fmt.Errorf("query: %w", err)
+		return v, reword("cannot look", "Try again in a moment.", fmt.Errorf("query: %w", err))
 	}
 	return v, nil
 }
 
 // exec runs a statement and tells how many rows it touched.
 func (t *Tx) exec(ctx context.Context, query string, args ...any) (int64, error) {
-	res, err := t.tx.ExecContext(ctx, query, args...)
+	res, err := t.db.ExecContext(ctx, query, args...)
 	if err != nil {
 		return 0, fmt.Errorf("exec: %w", err)
 	}

@@ -4,6 +4,7 @@ package pg
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -23,6 +25,9 @@ type Server struct {
 	cred *syscall.Credential
 	cmd  *exec.Cmd
 	n    atomic.Int64
+	// Listen is an address to be reached at over TCP as well, by whoever is in
+	// its /24 network; "": only through the socket. Set it before Run.
+	Listen string
 }
 
 // Available tells where PostgreSQL's programs are; "" when it is not installed.
@@ -75,11 +80,22 @@ func (s *Server) command(name string, args ...string) *exec.Cmd {
 
 // Run starts the server on its cluster, also after Kill.
 func (s *Server) Run() error {
+	if s.Listen != "" {
+		hba := "local all all trust\nhost all all " + s.Listen + "/24 trust\n"
+		if err := os.WriteFile(filepath.Join(s.data(), "pg_hba.conf"), []byte(hba), 0o600); err != nil {
+			return err
+		}
+		if s.cred != nil {
+			if err := os.Chown(filepath.Join(s.data(), "pg_hba.conf"), int(s.cred.Uid), int(s.cred.Gid)); err != nil {
+				return err
+			}
+		}
+	}
 	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
 	if err != nil {
 		return err
 	}
-	s.cmd = s.command("postgres", "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "max_connections=100")
+	s.cmd = s.command("postgres", "-D", s.data(), "-k", s.dir, "-c", "listen_addresses="+s.Listen, "-c", "max_connections=100")
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.SysProcAttr.Pdeathsig = 0 // bound to a thread; Stop ends it
 	if err := s.cmd.Start(); err != nil {
@@ -106,10 +122,36 @@ func (s *Server) Database(ctx context.Context) (string, error) {
 	return "postgres:///" + name + "?" + q.Encode(), ctx.Err()
 }
 
+// Temporary makes an empty database and returns its URL, and how to remove it:
+// a cluster that serves hundreds of stories would fill the disk.
+func (s *Server) Temporary(ctx context.Context) (url string, drop func() error, err error) {
+	name := ""
+	if url, err = s.Database(ctx); err == nil {
+		name, _, _ = strings.Cut(strings.TrimPrefix(url, "postgres:///"), "?")
+	}
+	return url, func() error {
+		return s.command("dropdb", "--force", "-h", s.dir, "-U", "shunt", name).Run()
+	}, err
+}
+
 // Kill ends the server at once, as a crash does.
 func (s *Server) Kill() {
 	_ = s.cmd.Process.Signal(syscall.SIGQUIT) // "immediate shutdown": no checkpoint, clients are cut
 	_ = s.cmd.Wait()
+}
+
+// Signal sends a signal to all of the server's processes.
+func (s *Server) Signal(sig syscall.Signal) error {
+	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", s.cmd.Process.Pid))
+	for _, file := range children {
+		pids, _ := os.ReadFile(file)
+		for pid := range strings.FieldsSeq(string(pids)) {
+			if n, err := strconv.Atoi(pid); err == nil {
+				_ = syscall.Kill(n, sig)
+			}
+		}
+	}
+	return errors.Join(err, s.cmd.Process.Signal(sig))
 }
 
 // Stop ends the server and removes its directory.
