@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -263,6 +264,36 @@ func TestEditDistance(t *testing.T) {
 	}{{"", "", 0}, {"a", "", 1}, {"stepz", "steps", 1}, {"setps", "steps", 1}, {"kitten", "sitting", 3}, {"abc", "cba", 2}} {
 		if got := editDistance(c.a, c.b); got != c.want {
 			t.Errorf("%s %s: %d, want %d", c.a, c.b, got, c.want)
+		}
+	}
+}
+
+func TestTickets(t *testing.T) {
+	t.Parallel()
+	const rest = "jobs: { build: { steps: [make] } }\nenvironments: { production: { deploy: ./d.sh } }\n"
+	plain := mustParse(t, rest)
+	if plain.Tickets != (delivery.Tickets{}) {
+		t.Errorf("tickets out of nothing: %+v", plain.Tickets)
+	}
+	p := mustParse(t, rest+"tickets: { pattern: 'SHOP-[0-9]+', url: 'https://tracker.example.org/browse/{ticket}?from=shunt' }\n")
+	if want := (delivery.Tickets{Pattern: "SHOP-[0-9]+", URL: "https://tracker.example.org/browse/{ticket}?from=shunt"}); p.Tickets != want {
+		t.Errorf("tickets: %+v", p.Tickets)
+	}
+	// A file without them keeps the digest that its gates are bound to.
+	if b, err := json.Marshal(plain); err != nil || strings.Contains(string(b), "tickets") {
+		t.Errorf("%s %v", b, err)
+	}
+	for pattern, ok := range map[string]bool{strings.Repeat("x", 200): true, strings.Repeat("x", 201): false, "": false, "a|": false, `(?i)shop-\d+`: true, `(a+)+`: true, `(?=x)`: false} {
+		if got := badRegexp(pattern) == ""; got != ok {
+			t.Errorf("pattern %.20q: %q", pattern, badRegexp(pattern))
+		}
+	}
+	for address, ok := range map[string]bool{
+		"https://x.example/{ticket}": true, "http://x.example:8080/?q={ticket}": true, "https://x.example/#{ticket}": true, "https://x.example/{ticket}/{ticket}": false,
+		"https://{ticket}/": false, "https://{ticket}.x.example/": false, "https://x.example:{ticket}/": false, "https://{ticket}@x.example/": false, "https://u:{ticket}@x.example/": false,
+	} {
+		if got := badTicketURL(address) == ""; got != ok {
+			t.Errorf("address %q: %q", address, badTicketURL(address))
 		}
 	}
 }

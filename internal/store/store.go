@@ -261,11 +261,13 @@ type watching struct {
 	saw func(query string)
 }
 
+// QueryContext implements querier.
 func (w watching) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	w.saw(query)
 	return w.querier.QueryContext(ctx, query, args...)
 }
 
+// QueryRowContext implements querier.
 func (w watching) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
 	w.saw(query)
 	return w.querier.QueryRowContext(ctx, query, args...)

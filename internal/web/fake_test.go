@@ -159,6 +159,8 @@ func (l *fakeLog) Wait(ctx context.Context, offset int64) error {
 type fake struct {
 	mu      sync.Mutex
 	poison  string // appended to every text
+	subject string // of the commit of build 43
+	tickets delivery.Tickets
 	calls   []string
 	changes int
 	gate    api.GateDetail
@@ -176,7 +178,7 @@ func digest(s string) string {
 func commitOf(s string) string { return digest(s)[:40] }
 
 func newFake() *fake {
-	f := &fake{logs: map[string]*fakeLog{
+	f := &fake{subject: "Cart answers 500 for a discontinued item", logs: map[string]*fakeLog{
 		"job/build": newLog("#step 1: make test", "|\x1b[32mok\x1b[0m  example.org/petstore/cart 0.412s", "|\x1b[32mok\x1b[0m  example.org/petstore/pay 1.020s", "|see https://example.org/docs for the list", "#step 2: make package", "|dist/petstore.tar.gz  4211 bytes").end(),
 		"job/smoke": newLog("#step 1: ./ci/smoke.sh", "|GET /healthz 200", "|GET /cart/7 200").end(),
 	}}
@@ -187,7 +189,7 @@ func newFake() *fake {
 func (f *fake) build() api.Build {
 	return api.Build{
 		Project: "petstore", Number: 43, Lane: delivery.LaneHotfix, Branch: "hotfix/cart-500", Commit: commitOf("43"),
-		Subject: "Cart answers 500 for a discontinued item", Author: "Ana Ruiz", Status: delivery.BuildWaiting,
+		Subject: f.subject, Author: "Ana Ruiz", Status: delivery.BuildWaiting,
 		CreatedAt: now().Add(-14 * time.Minute), StartedAt: now().Add(-14 * time.Minute), URL: "http://localhost/petstore/43", Gate: "7KQ2MXPA",
 	}
 }
@@ -213,7 +215,7 @@ func (f *fake) node(name, stage string, state delivery.NodeState, took time.Dura
 
 func (f *fake) detail() api.BuildDetail {
 	return api.BuildDetail{
-		Build: f.build(), Tree: commitOf("tree"), PolicyDigest: digest("policy"), BuildTag: "build/43",
+		Build: f.build(), Tree: commitOf("tree"), PolicyDigest: digest("policy"), BuildTag: "build/43", Tickets: f.tickets,
 		Nodes: []api.Node{
 			f.node("job/build", "ci", delivery.NodeSucceeded, 41*time.Second, 2),
 			f.node("job/smoke", "ci", delivery.NodeSucceeded, 6*time.Second, 1),
@@ -437,7 +439,7 @@ func (f *fake) Compare(_ context.Context, p string, from, until int64) (api.Comp
 	old.Number, old.Lane, old.Branch, old.Status, old.Subject, old.Commit, old.CreatedAt = from, delivery.LaneMain, "develop", delivery.BuildSucceeded, "Search finds plurals", commitOf("41"), now().Add(-9*24*time.Hour)
 	b.Number = until
 	return give(f, fmt.Sprintf("Compare %s %d %d", p, from, until), api.Comparison{
-		Project: p, From: old, To: b, Commits: g.Commits, CommitCount: 1, Missing: []api.Commit{{ID: commitOf("x"), Subject: "Only in the older one", Author: "Ben Okafor", At: now()}}, Files: g.Files, FileCount: 2, Added: 9, Deleted: 2, Diff: g.Diff,
+		Project: p, From: old, To: b, Tickets: f.tickets, Commits: g.Commits, CommitCount: 1, Missing: []api.Commit{{ID: commitOf("x"), Subject: "Only in the older one", Author: "Ben Okafor", At: now()}}, Files: g.Files, FileCount: 2, Added: 9, Deleted: 2, Diff: g.Diff,
 		Tests:     api.TestChanges{Failing: []string{"cart.TestTotal"}, Fixed: []string{"cart.TestDiscontinued"}, New: []string{"cart.TestNew"}, Gone: []string{"cart.TestOld"}, Slower: []api.SlowerTest{{Name: "search.TestAll", Was: 300 * time.Millisecond, Is: 2 * time.Second}}},
 		Artifacts: []api.ArtifactChange{{Name: "app", From: &api.Artifact{Name: "app", SHA256: digest("old"), Size: 4096}, To: &api.Artifact{Name: "app", SHA256: digest("artifact"), Size: 4211}}, {Name: "docs", To: &api.Artifact{Name: "docs", Size: 100}}},
 	})

@@ -27,14 +27,14 @@ const (
 // Tab is one tab of a browser.
 type Tab struct {
 	testing.TB
-	ctx  context.Context //nolint:containedctx // it is the tab
+	ctx  context.Context
 	mu   sync.Mutex
 	said []string
 }
 
 // Open starts a browser with one tab. It skips the test where there is none.
-func Open(t testing.TB, width, height int, dark bool) *Tab {
-	t.Helper()
+func Open(tb testing.TB, width, height int, dark bool) *Tab {
+	tb.Helper()
 	path := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome", "headless-shell"} {
 		if p, err := exec.LookPath(name); err == nil {
@@ -43,19 +43,19 @@ func Open(t testing.TB, width, height int, dark bool) *Tab {
 		}
 	}
 	if path == "" {
-		t.Skip("no Chromium in PATH")
+		tb.Skip("no Chromium in PATH")
 	}
 	scheme := "1"
 	if dark {
 		scheme = "0"
 	}
 	alloc, stop := chromedp.NewExecAllocator(context.Background(),
-		chromedp.ExecPath(path), chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
+		chromedp.ExecPath(path), chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(tb.TempDir()),
 		chromedp.Flag("headless", "new"), chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
 		chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("no-proxy-server", true), chromedp.Flag("hide-scrollbars", true),
 		chromedp.Flag("blink-settings", "preferredColorScheme="+scheme), chromedp.WindowSize(width, height), chromedp.WSURLReadTimeout(time.Minute))
-	t.Cleanup(stop)
-	b := newTab(t, alloc)
+	tb.Cleanup(stop)
+	b := newTab(tb, alloc)
 	b.Size(width, height)
 	return b
 }
@@ -67,16 +67,16 @@ func (b *Tab) Other() *Tab {
 	return newTab(b.TB, b.ctx, chromedp.WithNewBrowserContext())
 }
 
-func newTab(t testing.TB, parent context.Context, opts ...chromedp.ContextOption) *Tab {
-	t.Helper()
-	b := &Tab{TB: t}
+func newTab(tb testing.TB, parent context.Context, opts ...chromedp.ContextOption) *Tab {
+	tb.Helper()
+	b := &Tab{TB: tb}
 	ctx, cancel := chromedp.NewContext(parent, append(opts, chromedp.WithListener(b.hear))...)
-	t.Cleanup(cancel)
+	tb.Cleanup(cancel)
 	if err := chromedp.Do(ctx); err != nil { // before the deadline, which is not the browser's
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	timed, done := context.WithTimeout(ctx, patience)
-	t.Cleanup(done)
+	tb.Cleanup(done)
 	b.ctx = timed
 	return b
 }
