@@ -264,9 +264,10 @@ func (f *filling) deliveries(ctx context.Context, tx *store.Tx, b delivery.Build
 		}
 		g, open := tx.OpenGate(ctx, delivery.Gate{ID: Gate(b.Project, b.Number, env.Name), BuildID: b.ID, Environment: env.Name, Binding: binding, ExpiresAt: f.now.Add(72 * time.Hour)})
 		err = errors.Join(err, open)
-		if b.Status == delivery.BuildSucceeded {
+		switch b.Status {
+		case delivery.BuildSucceeded:
 			err = errors.Join(err, tx.Decide(ctx, g, delivery.GatePromoted, "ana", "page", "looks good", 0))
-		} else if b.Status == delivery.BuildRejected {
+		case delivery.BuildRejected:
 			err = errors.Join(err, tx.Decide(ctx, g, delivery.GateRejected, "ana", "page", "not today", 0))
 		}
 	}
