@@ -47,6 +47,7 @@ type server struct {
 	inner  *http.ServeMux
 	assets *assets
 	secure bool
+	making making
 }
 
 // ReservedNames are the first path segments that pages and the API use; a
@@ -65,7 +66,7 @@ func New(cfg Config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{Config: cfg, mux: http.NewServeMux(), inner: http.NewServeMux(), open: map[string]bool{}, assets: files, secure: u.Scheme == "https"}
+	s := &server{Config: cfg, mux: http.NewServeMux(), inner: http.NewServeMux(), open: map[string]bool{}, assets: files, making: making{answers: map[string]*queue{}}, secure: u.Scheme == "https"}
 	if err := s.apiRoutes(); err != nil {
 		return nil, err
 	}
