@@ -9,6 +9,7 @@ import (
 	"image/color"
 	"image/png"
 	"maps"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -198,6 +200,47 @@ func TestPageStaysTrue(t *testing.T) {
 	_, err := f.Decide(ctx, Actor{"ben", "198.51.100.7, page"}, "petstore", 43, api.Decide{Reason: "not today"})
 	must(t, err)
 	eventually(t, ctx, `document.querySelector("h1").innerText.includes("rejected") && document.querySelector(".record").innerText.includes("by ben") && !document.querySelector(".decide")`)
+}
+
+// TestFirstStreamFails has a page that came while the server went: its stream
+// never stood, and is asked for until it does.
+func TestFirstStreamFails(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	ts := serve(t, f)
+	inner := ts.Config.Handler
+	var asked atomic.Int32
+	ts.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/events" && r.URL.RawQuery != "" { // not of the page that signs in
+			switch asked.Add(1) {
+			case 1:
+				panic(http.ErrAbortHandler)
+			case 2:
+				http.Error(w, "not yet", http.StatusServiceUnavailable)
+				return
+			}
+		}
+		inner.ServeHTTP(w, r)
+	})
+	ctx, _ := browse(t, ts, 1280, 800, "0")
+	do(t, ctx, chromedp.Navigate(ts.URL+"/a/7KQ2MXPA"))
+	eventually(t, ctx, `document.querySelector(".lost").checkVisibility()`)
+	eventually(t, ctx, `!document.querySelector(".lost").checkVisibility()`)
+	for asked.Load() < 3 {
+		time.Sleep(20 * time.Millisecond)
+		must(t, ctx.Err())
+	}
+	f.mu.Lock()
+	f.gate.Build.Subject = "A new subject"
+	f.mu.Unlock()
+	for { // until somebody listens
+		f.emit("build")
+		if ok, _ := chromedp.Run(ctx, chromedp.Evaluate[bool](`document.body.innerText.includes("A new subject")`)); ok {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+		must(t, ctx.Err())
+	}
 }
 
 // TestLogInABrowser names lines by clicking and by address, and lets a log with

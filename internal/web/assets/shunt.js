@@ -30,6 +30,9 @@
     clearTimeout(retry);
     retry = setTimeout(refresh, retryAfter);
   };
+  // A stream that once stood comes back by itself; one that never did is asked
+  // for again.
+  const connectLater = (e) => setTimeout(() => { if (e.isConnected && window.htmx) htmx.trigger(e, "connect"); }, retryAfter);
   // Ages ("14 min ago") grow old even when nothing happens.
   setInterval(() => { if (!document.hidden) refresh(); }, 60000);
   document.addEventListener("htmx:sse:after:connection", () => { stale(false); refresh(); });
@@ -44,9 +47,14 @@
       stale(false);
     } else if (e.target.id === "events" && status >= 400) {
       stale(true);
+      if (status >= 500) connectLater(e.target);
     }
   });
-  document.addEventListener("htmx:error", (e) => { if (e.target.id === "main") refreshLater(); else stale(true); });
+  document.addEventListener("htmx:error", (e) => {
+    if (e.target.id === "main") { refreshLater(); return; }
+    stale(true);
+    if (e.target.id === "events") connectLater(e.target);
+  });
   document.addEventListener("htmx:after:swap", () => { localTimes(); logs(); });
 
   // Logs. Each line comes as JSON and is written as text, never as HTML.
