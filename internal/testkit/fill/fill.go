@@ -269,6 +269,7 @@ func (f *filling) deliveries(ctx context.Context, tx *store.Tx, b delivery.Build
 			err = errors.Join(err, tx.Decide(ctx, g, delivery.GatePromoted, "ana", "page", "looks good", 0))
 		case delivery.BuildRejected:
 			err = errors.Join(err, tx.Decide(ctx, g, delivery.GateRejected, "ana", "page", "not today", 0))
+		default: // nobody has decided
 		}
 	}
 	return err
