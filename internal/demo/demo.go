@@ -22,6 +22,7 @@ import (
 type Options struct {
 	Auto  bool   // play the story and check it; else serve until ctx ends
 	Dir   string // absolute
+	Data  string // of the server; "": in Dir. The fault suite has a disk of its own for it
 	Port  int    // of the server, if it is free; 0: any, and for production too
 	Exe   string // this program
 	Env   []string
@@ -96,7 +97,7 @@ func (d *demo) stop(ctx context.Context, server context.CancelFunc) error {
 		return nil
 	}
 	<-d.server.done
-	return errors.Join(d.EndRunner(ctx, d.in("data")), d.stopShops(ctx))
+	return errors.Join(d.EndRunner(ctx, d.data()), d.stopShops(ctx))
 }
 
 // step does one thing, prints it with its time, and stops at the first that
@@ -117,6 +118,14 @@ func (d *demo) step(words string, do func() (more string, err error)) error {
 	}
 	d.say("%s  %s%s", d.Paint("2", " ok"), seconds, words)
 	return nil
+}
+
+// data is the server's data directory.
+func (d *demo) data() string {
+	if d.Data != "" {
+		return d.Data
+	}
+	return d.in("data")
 }
 
 func (d *demo) say(format string, args ...any) { _, _ = fmt.Fprintf(d.Out, format+"\n", args...) }
@@ -183,7 +192,7 @@ func (d *demo) short(path string) string {
 func (d *demo) startServer(ctx, serving context.Context) error {
 	d.server = &supervisor{
 		exe: d.exe, env: d.env(), log: d.in("server.log"),
-		args: []string{"serve", "--data", d.in("data"), "--listen", strings.TrimPrefix(d.url, "http://"), "--public-url", d.url, "--mail-dir", d.in("mail")},
+		args: []string{"serve", "--data", d.data(), "--listen", strings.TrimPrefix(d.url, "http://"), "--public-url", d.url, "--mail-dir", d.in("mail")},
 	}
 	if err := supervise(serving, d.server, d.Clock); err != nil {
 		return err
@@ -194,8 +203,16 @@ func (d *demo) startServer(ctx, serving context.Context) error {
 	}); err != nil {
 		return err
 	}
-	token, err := d.shunt(ctx, "token", "create", "demo", "--data", d.in("data"))
-	if err != nil {
+	var token string
+	if err := d.until(ctx, "a token is made", func() (bool, error) {
+		out, code, err := d.shuntCode(ctx, "token", "create", "demo", "--data", d.data())
+		if code == 0 {
+			token = out
+		} else {
+			err = errors.Join(err, delivery.Errf(delivery.KindUnavailable, "no token yet", out)) // a disk that fails now may not fail again
+		}
+		return token != "", err
+	}); err != nil {
 		return err
 	}
 	d.client = api.NewClient(d.url, token, d.HTTP)
@@ -256,7 +273,7 @@ func (d *demo) goAhead(ctx context.Context) error {
 
 // invite prints what a person can do now, and waits until they stop it.
 func (d *demo) invite(ctx context.Context) error {
-	link, err := d.shunt(ctx, "login-link", "--data", d.in("data"))
+	link, err := d.shunt(ctx, "login-link", "--data", d.data())
 	if err != nil {
 		return err
 	}

@@ -130,7 +130,7 @@ func answersAPerson(effect string) bool {
 func passes(t *testing.T, bin string) map[string]int {
 	t.Helper()
 	marks := t.TempDir()
-	if out, err := demo(t, bin, "FAILPOINT_DIR="+marks); err != nil {
+	if out, err := demo(t, bin, nil, "FAILPOINT_DIR="+marks); err != nil {
 		t.Fatalf("the story without a fault: %v\n%s", err, out)
 	}
 	reached := map[string]int{}
@@ -151,7 +151,7 @@ func play(t *testing.T, bin string, r run) (hit bool, err error) {
 		return false, err
 	}
 	defer os.RemoveAll(marks)
-	out, err := demo(t, bin, "FAILPOINT_DIR="+marks, "FAILPOINT="+r.String())
+	out, err := demo(t, bin, nil, "FAILPOINT_DIR="+marks, "FAILPOINT="+r.String())
 	_, missed := os.Stat(filepath.Join(marks, "fired"))
 	if err != nil {
 		return missed == nil, fmt.Errorf("%w\n%s", err, out)
@@ -160,7 +160,7 @@ func play(t *testing.T, bin string, r run) (hit bool, err error) {
 }
 
 // demo plays the demo's story in a folder of its own.
-func demo(t *testing.T, bin string, env ...string) ([]byte, error) {
+func demo(t *testing.T, bin string, args []string, env ...string) ([]byte, error) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "shunt-faults-") //nolint:usetesting // kept when the story fails
 	if err != nil {
@@ -168,7 +168,7 @@ func demo(t *testing.T, bin string, env ...string) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, bin, "demo", "--auto", "--port", "0", "--dir", filepath.Join(dir, "demo"))
+	cmd := exec.CommandContext(ctx, bin, append([]string{"demo", "--auto", "--port", "0", "--dir", filepath.Join(dir, "demo")}, args...)...)
 	cmd.Env = append(os.Environ(), env...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
