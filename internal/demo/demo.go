@@ -60,6 +60,7 @@ type facts struct {
 	unfinished                       []string // commits
 	released, fixed                  string   // commits
 	qa                               []qaShop // environments that have to be gone
+	again                            int      // deployments that were lost, and that a person decided to start once more
 }
 
 // qaShop is a QA environment that was up.
@@ -242,11 +243,8 @@ func (d *demo) firstRelease(ctx context.Context) error {
 	if err := d.rememberQA(ctx, waiting); err != nil {
 		return err
 	}
-	if _, err := d.shunt(ctx, "promote", projectName, itoa(b.Number)); err != nil {
+	if err := d.promoteBuild(ctx, b.Number); err != nil {
 		return err
-	}
-	if b, err := d.client.Build(ctx, projectName, b.Number); err != nil || b.Status != delivery.BuildSucceeded {
-		return errors.Join(err, fmt.Errorf("build %d is %s: %s", b.Number, b.Status, b.Reason))
 	}
 	return d.answers(ctx, d.production+"/", http.StatusOK, "All for your pet")
 }

@@ -227,7 +227,8 @@ func (p *performer) patiently(ctx context.Context, call func() error) error {
 
 // follow copies the log of a running job until it has ended and all is copied.
 func (p *performer) follow(ctx context.Context, id string) (res runner.Result, err error) {
-	if err := os.MkdirAll(filepath.Join(p.Dir, "logs"), 0o750); err != nil {
+	logs := filepath.Dir(p.LogPath(id))
+	if err := os.MkdirAll(logs, 0o750); err != nil {
 		return res, fmt.Errorf("make log directory: %w", err)
 	}
 	log, err := os.OpenFile(p.LogPath(id), os.O_CREATE|os.O_RDWR, 0o640) //nolint:gosec // ids are made of checked names
@@ -262,9 +263,18 @@ func (p *performer) follow(ctx context.Context, id string) (res runner.Result, e
 			}
 		}
 		if st.Result != nil && offset >= st.LogSize {
-			return *st.Result, log.Sync()
+			return *st.Result, errors.Join(log.Sync(), syncDir(logs)) // its bytes and its name
 		}
 	}
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("save a directory: %w", err)
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // forget frees what a finished attempt holds, after its result is saved.
@@ -273,6 +283,7 @@ func (p *performer) forget(ctx context.Context, id string) {
 	defer cancel()
 	if err := p.Runner.Release(ctx, id); err != nil && !errors.Is(err, runner.ErrUnknownJob) {
 		p.Log.Warn("cannot release a job", "job", id, "error", err)
+		return // its work directory stays, by which the next sweep finds it
 	}
 	if err := runner.RemoveAll(p.workDir(id)); err != nil {
 		p.Log.Warn("cannot remove a work directory", "job", id, "error", err)

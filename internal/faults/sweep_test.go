@@ -183,7 +183,7 @@ func countOps(t *testing.T, bin string) map[string]int {
 		t.Fatal(err)
 	}
 	defer m.close() //nolint:errcheck // the story is what is tested
-	if err := m.story(t.Context(), bin); err != nil {
+	if _, err := m.story(t.Context(), bin); err != nil {
 		t.Fatalf("the story without a fault: %v", err)
 	}
 	return m.counts
@@ -200,7 +200,7 @@ func hurt(t *testing.T, bin string, d deed) (fired, stopped bool, err error) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
-	err = m.story(ctx, bin)
+	stopped, err = m.story(ctx, bin)
 	t.Logf("%s: %s (%.1fs)", d, m.fired, time.Since(began).Seconds())
-	return m.fired != "", false, err
+	return m.fired != "", stopped, err
 }

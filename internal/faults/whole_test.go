@@ -17,7 +17,7 @@ import (
 )
 
 // whole looks at what the machine's disk holds when the story has ended.
-func (m *machine) whole(ctx context.Context) error {
+func (m *machine) whole(ctx context.Context, ended bool) error {
 	dir, err := os.MkdirTemp("", "shunt-dump-") //nolint:usetesting // gone with the story
 	if err != nil {
 		return err
@@ -26,13 +26,14 @@ func (m *machine) whole(ctx context.Context) error {
 	if err := m.disk.Dump(ctx, dir); err != nil {
 		return err
 	}
-	return whole(ctx, filepath.Join(dir, "data"))
+	return whole(ctx, filepath.Join(dir, "data"), ended)
 }
 
 // whole checks a data directory whose server has ended: the database and its
 // chain of audits, the bytes of each artifact, the whole log of each attempt, and
-// that nothing is left that nobody owns.
-func whole(ctx context.Context, data string) (err error) {
+// that nothing is left that nobody owns. ended tells that the story went to its
+// end, and so all builds have ended.
+func whole(ctx context.Context, data string, ended bool) (err error) {
 	file := filepath.Join(data, "shunt.db")
 	raw, err := sql.Open("sqlite", file)
 	if err != nil {
@@ -64,7 +65,7 @@ func whole(ctx context.Context, data string) (err error) {
 		if err != nil {
 			return err
 		}
-		if !b.Status.Final() {
+		if ended && !b.Status.Final() {
 			wrong = append(wrong, fmt.Errorf("build %d is %s", number, b.Status))
 		}
 		artifacts, err := st.Artifacts(ctx, b.ID)
@@ -84,10 +85,24 @@ func whole(ctx context.Context, data string) (err error) {
 			}
 		}
 	}
-	if left, err := os.ReadDir(filepath.Join(data, "runner", "jobs")); err != nil || len(left) > 0 {
-		wrong = append(wrong, err, fmt.Errorf("the runner still has %v", left))
+	jobs, err := os.ReadDir(filepath.Join(data, "runner", "jobs"))
+	wrong = append(wrong, err)
+	for _, j := range jobs { // what still has a work directory is released at the next start
+		if _, err := os.Stat(filepath.Join(data, "work", j.Name())); err != nil && ended {
+			wrong = append(wrong, fmt.Errorf("the runner still has %s", j.Name()))
+		}
 	}
 	return errors.Join(wrong...)
+}
+
+// ofTheDisk tells whether words say that the disk failed.
+func ofTheDisk(words string) bool {
+	for _, say := range []string{"no space left on device", "input/output error", "the disk is full", "disk I/O error"} {
+		if strings.Contains(words, say) {
+			return true
+		}
+	}
+	return false
 }
 
 // logged tells whether the log of an attempt that has ended is there to its end.
@@ -97,6 +112,9 @@ func logged(data string, a delivery.Attempt) error {
 		return nil // it died with its runner before it printed anything
 	}
 	if err != nil {
+		if a.State == delivery.AttemptFailed && ofTheDisk(a.Reason) {
+			return nil // it did not begin
+		}
 		return err
 	}
 	if bytes.IndexByte(log, 0) >= 0 {
@@ -119,6 +137,9 @@ func logged(data string, a delivery.Attempt) error {
 	last := lines[len(lines)-1]
 	switch a.State {
 	case delivery.AttemptSucceeded, delivery.AttemptFailed:
+		if a.State == delivery.AttemptFailed && ofTheDisk(a.Reason) {
+			return nil // its log could not be kept, and it says so
+		}
 		if steps != 1 || !strings.Contains(last, "ended with exit code") && !strings.Contains(last, "#failed: step") {
 			return fmt.Errorf("it begins %d times and ends with %q", steps, last)
 		}

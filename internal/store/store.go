@@ -57,7 +57,7 @@ type Store struct {
 
 // Open opens (and creates and migrates) the database.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	d, writer, readers, err := openDatabase(cfg.Database)
+	d, writer, readers, err := openDatabase(cfg.Database, cfg.Fatal)
 	if err != nil {
 		return nil, err
 	}

@@ -89,6 +89,7 @@ type Disk struct {
 	root    *inode
 	journal []*change     // of names, not yet durable, oldest first
 	on      chan struct{} // closed while there is power
+	dead    chan struct{} // closed when those of the earlier life may learn that it is over
 }
 
 // Mount mounts an empty disk on the directory. judge may be nil. An error that
@@ -102,9 +103,10 @@ func Mount(dir string, model Model, judge func(Op) Verdict) (*Disk, error) {
 	}
 	d := &Disk{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(), dir: dir, model: model, judge: judge,
-		nodes: map[uint64]*inode{}, handles: map[uint64][]dirEntry{}, nextID: fuse.FUSE_ROOT_ID, on: make(chan struct{}),
+		nodes: map[uint64]*inode{}, handles: map[uint64][]dirEntry{}, nextID: fuse.FUSE_ROOT_ID, on: make(chan struct{}), dead: make(chan struct{}),
 	}
 	close(d.on)
+	close(d.dead)
 	d.root = d.add(&inode{mode: syscall.S_IFDIR | 0o755, kids: map[string]*inode{}, kept: map[string]*inode{}})
 	server, err := fuse.NewServer(d, dir, &fuse.MountOptions{
 		FsName: "shunt-disk", Name: "disk", DirectMountStrict: true, DirectMountFlags: syscall.MS_NOSUID | syscall.MS_NODEV,
@@ -135,18 +137,22 @@ func (d *Disk) Close() error {
 	return nil
 }
 
-// PowerCut takes the power away, at once and for everybody: all calls on files
-// of this life answer EIO from now on, and what was not synced is found by the
-// disk's model and rnd, or not at all. While off runs, nobody can open anything;
-// it is meant to kill those who would have died. Then a new life begins.
-func (d *Disk) PowerCut(rnd *rand.Rand, off func()) {
+// PowerCut takes the power away, at once and for everybody: nothing reaches the
+// disk any more, and what was not synced is found by the disk's model and rnd, or
+// not at all. kill has to send SIGKILL to all who would have died; calls on files
+// of this life hang until it returns, so that nobody sees the disk fail and says
+// so, and answer EIO then. gone has to wait until they are gone. Then a new life
+// begins, and whoever opens a file meanwhile waits for it.
+func (d *Disk) PowerCut(rnd *rand.Rand, kill, gone func()) {
 	d.mu.Lock()
 	d.life++
-	d.on = make(chan struct{})
+	again, dead := make(chan struct{}), make(chan struct{})
+	d.on, d.dead = again, dead
 	d.lose(rnd)
-	again := d.on
 	d.mu.Unlock()
-	off()
+	kill()
+	close(dead)
+	gone()
 	close(again)
 }
 

@@ -80,7 +80,7 @@ func TestAPowerCutTakesWhatWasNotSynced(t *testing.T) {
 			must(t, os.Rename(filepath.Join(dir, "new"), filepath.Join(dir, "kept")))
 			open, err := os.Open(filepath.Join(dir, "kept"))
 			must(t, err)
-			d.PowerCut(rand.New(rand.NewPCG(seed, 0)), func() {
+			d.PowerCut(rand.New(rand.NewPCG(seed, 0)), func() {}, func() {
 				if _, err := open.Read(make([]byte, 1)); err != nil && !errors.Is(err, syscall.EIO) {
 					t.Error(err) // a page of the cache may still be read
 				}

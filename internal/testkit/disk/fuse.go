@@ -23,10 +23,15 @@ type dirEntry struct {
 // time, so that a power cut takes the whole tree away.
 const cacheTime = time.Hour
 
-// node finds a node of this life; the caller holds the lock.
+// node finds a node of this life; the caller holds the lock, which is given away
+// while a node of an earlier life waits for its end.
 func (d *Disk) node(id uint64) (*inode, fuse.Status) {
 	n := d.nodes[id]
 	if n == nil || n.life != d.life {
+		dead := d.dead
+		d.mu.Unlock()
+		<-dead
+		d.mu.Lock()
 		return nil, fuse.EIO
 	}
 	return n, fuse.OK
