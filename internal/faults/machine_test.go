@@ -281,13 +281,33 @@ func (m *machine) mustEnd(pid int) {
 	m.late = fmt.Errorf("the server (process %d) went on for 15 s after %s answered %s", pid, m.fired, m.deed.fault)
 }
 
-// program builds the program as people get it: no failpoints in it.
+var (
+	binDir string // holds the program, which the first test that needs it builds
+	plain  = sync.OnceValues(func() (string, error) {
+		bin := filepath.Join(binDir, "shunt")
+		if out, err := exec.Command("go", "build", "-o", bin, "../../cmd/shunt").CombinedOutput(); err != nil {
+			return "", fmt.Errorf("%w\n%s", err, out)
+		}
+		return bin, nil
+	})
+)
+
+func TestMain(m *testing.M) {
+	var err error
+	if binDir, err = os.MkdirTemp("", "shunt-faults-bin-"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(binDir)
+	os.Exit(code)
+}
+
+// program is the program as people get it: no failpoints in it.
 func program(t *testing.T) string {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "shunt")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../cmd/shunt")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	bin, err := plain()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return bin
 }
