@@ -23,11 +23,15 @@ check: ## vet, lint, generated files, size of the binary
 unit: ## all tests but the fault suite
 	go test -timeout 20m $$(go list ./... | grep -v /internal/faults)
 
-faults-core: ## the story with a fault at every failpoint, once each
-	go test -count 1 -timeout 20m -v ./internal/faults
+faults-core: ## the story with a fault at every failpoint, once each, and a sample of what a disk can do
+	go test -count 1 -timeout 20m -parallel 8 -v ./internal/faults
 
-faults: ## each point, each fault, first and later pass (about 20 minutes)
-	go test -count 1 -timeout 60m ./internal/faults -v -faults all
+faults: ## each point, each fault, first and later pass; 360 faults of the disk (about 40 minutes)
+	go test -count 1 -timeout 120m -parallel 8 ./internal/faults -v -faults all
+
+.PHONY: faults-every
+faults-every: ## a fault of the disk at every call of the story, one after the other (many hours)
+	go test -count 1 -timeout 0 -run WhateverTheDisk ./internal/faults -v -ops -1
 
 race: ## the packages with goroutines, under the race detector
 	CGO_ENABLED=1 go test -race -timeout 30m ./internal/store ./internal/engine ./internal/runner ./internal/server ./internal/web

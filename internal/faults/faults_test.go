@@ -4,9 +4,17 @@
 // deploy target's journal, the bare repository, the published bytes, the mails,
 // the environments that must be gone.
 //
-//	go test ./internal/faults                     the core: each point once
+// The disk's sweeps play the same story below the program: the data directory of
+// the real binary is a disk of testkit/disk, on which the server is killed at its
+// n-th call, a call is refused, or the power is cut. What the disk holds at the
+// end is checked as well. A world is the demo with --serve, for faults that last
+// for a while: a full disk, a slow one, flipped bits, no more files.
+//
+//	go test ./internal/faults                     the core: each point once, a sample of the sweeps
 //	go test ./internal/faults -faults all         each point, each fault, first and later pass
 //	go test ./internal/faults -points deploy,tag  some points
+//	go test ./internal/faults -run Disk -sweep kill,power -ops 50 -seed 7
+//	go test ./internal/faults -run WhateverTheDisk -deed server.sync=kill@17/ordered/0
 package faults
 
 import (
@@ -44,6 +52,7 @@ type run struct {
 func (r run) String() string { return fmt.Sprintf("%s=%s@%d", r.point, r.fault, r.at) }
 
 func TestTheStoryEndsTheSameWithAFaultAtEveryPoint(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes two minutes")
 	}

@@ -95,6 +95,7 @@ func TestAFullDisk(t *testing.T) {
 
 // violations is what a test that is one story prints at its end.
 func violations(t *testing.T) int {
+	t.Helper()
 	if t.Failed() {
 		return 1
 	}

@@ -258,7 +258,7 @@ func (p process) group() int {
 func (m *machine) story(ctx context.Context, bin string) (stopped bool, err error) {
 	out, err := demo(m.t, bin, []string{"--data", m.data})
 	refused := m.deed.fault == "EIO" || m.deed.fault == "ENOSPC"
-	if err != nil && !(refused && ofTheDisk(string(out))) {
+	if err != nil && (!refused || !ofTheDisk(string(out))) {
 		return false, fmt.Errorf("%w\n%s", err, out)
 	}
 	m.mu.Lock()

@@ -18,7 +18,7 @@ import (
 
 // whole looks at what the machine's disk holds when the story has ended.
 func (m *machine) whole(ctx context.Context, ended bool) error {
-	dir, err := os.MkdirTemp("", "shunt-dump-") //nolint:usetesting // gone with the story
+	dir, err := os.MkdirTemp("", "shunt-dump-")
 	if err != nil {
 		return err
 	}

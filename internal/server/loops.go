@@ -30,8 +30,7 @@ func (s *Server) ensureRunner(ctx context.Context) (found bool, err error) {
 	return true, err
 }
 
-// verifyMirrors looks whether the mirrors are whole, before anything is built from
-// them. No runner was there, which outlives a server but not a power loss.
+// verifyMirrors looks whether the mirrors are whole, before anything is built from them.
 func (s *Server) verifyMirrors(ctx context.Context) {
 	projects, err := s.store.Projects(ctx)
 	for _, p := range projects {

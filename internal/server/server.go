@@ -195,7 +195,10 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	if err != nil {
 		return err
 	}
-	if !found {
+	if !found { // it outlives a server, but not a power loss
+		if err := s.store.Check(ctx); err != nil {
+			return err
+		}
 		s.verifyMirrors(ctx)
 	}
 	handler, err := web.New(web.Config{Backend: waiting{s}, Auth: s.auth, PublicURL: s.url, Version: s.cfg.Version, Mailbox: s.cfg.MailDir != "", Design: strings.HasPrefix(s.cfg.Version, "devel"), Log: s.cfg.Log, Clock: s.clock})
