@@ -124,9 +124,12 @@ func (m *machine) judge(op disk.Op) disk.Verdict {
 // cut takes the power away. The call at which it happens is one of those that
 // die, so another goroutine ends them.
 func (m *machine) cut() {
+	// Found before the disk hangs: reading /proc of a process that waits for a page
+	// of it would wait as well, and for ever.
+	all := m.processes()
 	cutting := make(chan struct{})
 	go m.disk.PowerCut(rand.New(rand.NewPCG(m.deed.seed, 1)), func() {
-		for _, p := range m.processes() {
+		for _, p := range all {
 			_ = syscall.Kill(p.pid, syscall.SIGKILL)
 		}
 		close(cutting)

@@ -139,7 +139,8 @@ func (d *Disk) Close() error {
 
 // PowerCut takes the power away, at once and for everybody: nothing reaches the
 // disk any more, and what was not synced is found by the disk's model and rnd, or
-// not at all. kill has to send SIGKILL to all who would have died; calls on files
+// not at all. kill has to send SIGKILL to all who would have died, and nothing
+// else: whoever reads /proc or the disk meanwhile may hang with them. Calls on files
 // of this life hang until it returns, so that nobody sees the disk fail and says
 // so, and answer EIO then. gone has to wait until they are gone. Then a new life
 // begins, and whoever opens a file meanwhile waits for it.
