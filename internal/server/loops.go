@@ -35,8 +35,8 @@ func (s *Server) verifyMirrors(ctx context.Context) {
 	projects, err := s.store.Projects(ctx)
 	for _, p := range projects {
 		repo := s.git.Repo(p.Name, p.URL, p.Local)
-		whole, look := repo.Verify(ctx)
-		if look == nil && !whole {
+		_, look := repo.Verify(ctx)
+		if look == nil { // one that is whole may still be older than what the database knows
 			_, look = repo.Fetch(ctx)
 		}
 		err = errors.Join(err, look)
