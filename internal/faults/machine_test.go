@@ -2,6 +2,7 @@ package faults
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,9 +31,11 @@ type deed struct {
 	seed  uint64 // of what a cut leaves
 }
 
+const anyCall disk.Kind = "call" // how a deed of no kind is written
+
 // String is how a deed is named in the output and replayed by -deed.
 func (d deed) String() string {
-	return fmt.Sprintf("%s.%s=%s@%d/%s/%d", d.who, d.kind, d.fault, d.n, d.model, d.seed)
+	return fmt.Sprintf("%s.%s=%s@%d/%s/%d", d.who, cmp.Or(d.kind, anyCall), d.fault, d.n, d.model, d.seed)
 }
 
 // machine is the computer that the server of one story runs on: its processes

@@ -88,8 +88,9 @@ func (s sweep) deeds(counts map[string]int, rnd *rand.Rand) (list []deed) {
 func parseDeed(text string) (d deed, err error) {
 	var model string
 	text = strings.NewReplacer(".", " ", "=", " ", "@", " ", "/", " ").Replace(text)
-	if strings.Count(text, " ") == 5 { // any op has no kind
-		_, err = fmt.Sscanf(text, "%s %s %s %d %s %d", &d.who, &d.kind, &d.fault, &d.n, &model, &d.seed)
+	_, err = fmt.Sscanf(text, "%s %s %s %d %s %d", &d.who, &d.kind, &d.fault, &d.n, &model, &d.seed)
+	if d.kind == anyCall {
+		d.kind = ""
 	}
 	if i := slices.Index([]string{disk.Ordered.String(), disk.Harsh.String()}, model); i >= 0 {
 		d.model = disk.Model(i)
