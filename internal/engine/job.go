@@ -307,6 +307,15 @@ func (p *performer) follow(ctx context.Context, where, id string) (res runner.Re
 	}
 }
 
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("save a directory: %w", err)
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
 // forget frees what a finished attempt holds, after its result is saved.
 func (p *performer) forget(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -317,6 +326,7 @@ func (p *performer) forget(ctx context.Context, id string) {
 	}
 	if err != nil && !errors.Is(err, runner.ErrUnknownJob) {
 		p.Log.Warn("cannot release a job", "job", id, "error", err)
+		return // its work directory stays, by which the next sweep finds it
 	}
 	if err := runner.RemoveAll(p.workDir(id)); err != nil {
 		p.Log.Warn("cannot remove a work directory", "job", id, "error", err)
