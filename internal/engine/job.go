@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -49,6 +50,12 @@ func (p *performer) job(ctx context.Context) result {
 		}
 		if err == nil {
 			err = failpoint.Hit("artifact", failpoint.BeforeRecord)
+		}
+		if errors.Is(err, fs.ErrNotExist) || delivery.IsKind(err, delivery.KindNotFound) {
+			// Its result outlived the machine's death and its file did not.
+			res.State, res.Reason, artifacts = delivery.AttemptLost, "artifact "+f.Name+" is gone from its runner's disk", nil
+			a.State, a.Reason = res.State, res.Reason
+			break
 		}
 		if delivery.IsKind(err, delivery.KindUnavailable) {
 			return p.later(err.Error()) // the object store is away, and the runner keeps the file
