@@ -1,5 +1,6 @@
 # The README's two commands are `go run ./cmd/shunt demo` and `make test`.
 export CGO_ENABLED = 0
+export TMPDIR ?= $(shell ci/tmp.sh)
 LDFLAGS = -s -w
 TOOL = go tool -modfile=tools/go.mod
 

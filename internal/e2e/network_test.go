@@ -125,6 +125,7 @@ func TestAClusterInANetworkThatFails(t *testing.T) {
 	u.Host, u.RawQuery, u.User = db.Listen, "sslmode=disable", url.User("shunt")
 	c := &fleet{T: t, net: net, rnd: rand.New(rand.NewPCG(*clusterSeed, 0))}
 	first := emptyWorld(t, "shop")
+	first.must(os.MkdirAll(first.at("shared"), 0o700))
 	for i, verb := range []string{"serve", "serve", "serve", "worker", "worker"} {
 		w := *first
 		w.verb, w.name, w.data = verb, fmt.Sprintf("%s%d", verb, i), w.at(fmt.Sprintf("data%d", i))
@@ -464,16 +465,16 @@ func (c *fleet) check() {
 				}
 			}
 		}
-		ups, downs := map[string]bool{}, map[string]bool{}
-		for _, id := range journal("ups") {
-			ups[id] = true
-		}
+		gone := map[string]bool{}
 		for _, id := range journal("downs") {
-			downs[id] = true
+			gone[id] = true
 		}
-		for id := range downs {
-			if !ups[id] {
-				c.Logf("%s was destroyed and never came up", id)
+		for _, number := range c.promoted[project] {
+			qa := fmt.Sprintf("%s-qa-%d", project, number)
+			for _, id := range journal("ups") {
+				if (id == qa || strings.HasPrefix(id, qa+"-")) && !gone[id] {
+					c.Errorf("environment %s was created and is still there", id)
+				}
 			}
 		}
 	}

@@ -77,7 +77,7 @@ func TestTwoServersShareAnObjectStore(t *testing.T) {
 // refusedToStart starts a further server, which must end with these words.
 func (w *world) refusedToStart(words string, flags ...string) {
 	w.Helper()
-	data := w.T.TempDir()
+	data := w.TempDir()
 	key, err := os.ReadFile(filepath.Join(w.data, "secret.key"))
 	w.must(err)
 	w.must(os.WriteFile(filepath.Join(data, "secret.key"), key, 0o600))
