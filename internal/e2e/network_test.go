@@ -315,8 +315,25 @@ func (c *fleet) settled(project, commit string) (api.Build, error) {
 	return c.await(project, commit, delivery.BuildWaiting)
 }
 
-func (c *fleet) shipped(project, commit string) (api.Build, error) {
-	return c.await(project, commit, delivery.BuildSucceeded)
+// shipped waits until what was promoted is in production. Where a deployment's
+// machine died and it was looked up as not live, a person decides to try again.
+func (c *fleet) shipped(project, commit string) (b api.Build, err error) {
+	for range 10 {
+		b, err = c.await(project, commit, delivery.BuildSucceeded)
+		if b.Status != delivery.BuildStopped {
+			return b, err
+		}
+		again := c.ask("retry", func(a *api.Client) error {
+			return second(a.Resolve(c.Context(), project, b.Number, api.Resolve{Action: "retry", Reason: "it was looked up: not live"}))
+		})
+		if again != nil && !delivery.IsKind(again, delivery.KindConflict) { // the answer to an earlier one was lost
+			return b, errors.Join(err, again)
+		}
+		c.mu.Lock()
+		c.faults["retried by a person"]++
+		c.mu.Unlock()
+	}
+	return b, err
 }
 
 func (c *fleet) await(project, commit string, status delivery.BuildStatus) (b api.Build, err error) {
