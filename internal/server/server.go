@@ -74,7 +74,8 @@ type Server struct {
 	secrets    *sealer
 	clock      delivery.Clock
 	background sync.WaitGroup
-	cluster    *cluster    // nil: this server is alone
+	cluster    *cluster // nil: this server is alone
+	started    time.Time
 	waits      atomic.Bool // in reconcile mode
 	confirming sync.Mutex
 }
@@ -210,8 +211,7 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	if err := s.loadReconcile(ctx); err != nil {
 		return err
 	}
-	started := s.clock.Now()
-	s.background.Go(func() { s.beat(work, instance, started) })
+	s.background.Go(func() { s.beat(work, instance) })
 	if s.cluster != nil {
 		s.background.Go(func() { s.serveCluster(work) })
 	}
