@@ -1,9 +1,10 @@
 # The README's two commands are `go run ./cmd/shunt demo` and `make test`.
 export CGO_ENABLED = 0
+export TMPDIR ?= $(shell ci/tmp.sh)
 LDFLAGS = -s -w
 TOOL = go tool -modfile=tools/go.mod
 
-.PHONY: build demo test check unit faults faults-core race lint generate fuzz bench docs needs clean
+.PHONY: build demo test check unit faults faults-core faults-every race lint generate fuzz bench docs needs clean
 
 build: ## one static binary: bin/shunt
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/shunt ./cmd/shunt
@@ -23,12 +24,17 @@ check: ## vet, lint, generated files, size of the binary
 unit: ## all tests but the fault suite
 	go test -timeout 20m $$(go list ./... | grep -v /internal/faults)
 
-faults-core: ## two stories with a fault at some failpoints of every effect, and histories
-	go test -count 1 -timeout 20m -v ./internal/faults
+faults-core: ## two stories with a fault at some failpoints of every effect, histories, and a sample of what a disk can do
+	go test -count 1 -timeout 20m -parallel 8 -v ./internal/faults ./internal/faults/disk
 
-faults: ## every failpoint, every fault, 10,000 histories, and the fault rows that take long (SEED=7 SEEDS=3)
+faults: ## every failpoint, every fault, 10,000 histories, 360 faults of the disk, and the fault rows that take long (SEED=7 SEEDS=3)
 	go test -count 1 -timeout 180m -v ./internal/faults -faults all -seed $(or $(SEED),1) -seeds $(or $(SEEDS),1) -histories 10000
+	go test -count 1 -timeout 120m -parallel 8 -v ./internal/faults/disk -faults all -seed $(or $(SEED),1)
 	go test -count 1 -timeout 30m -v ./internal/e2e -run 'TestF[0-9]' -long
+	go test -count 1 -timeout 30m -v ./internal/e2e -run TestACluster -cluster.builds 500
+
+faults-every: ## a fault of the disk at every call of the story, one after the other (many hours)
+	go test -count 1 -timeout 0 -run WhateverTheDisk ./internal/faults/disk -v -ops -1
 
 race: ## the packages with goroutines, under the race detector
 	CGO_ENABLED=1 go test -race -timeout 30m ./internal/store ./internal/engine ./internal/runner ./internal/server ./internal/web

@@ -6,6 +6,7 @@ command -v git >/dev/null || missing+=(git)
 command -v git-flow >/dev/null || [ -e /usr/lib/git-core/git-flow ] || missing+=(git-flow)
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing+=(postgresql)
 command -v chromium >/dev/null || missing+=(chromium)
+command -v ip >/dev/null || missing+=(iproute2)
 [ ${#missing[@]} -eq 0 ] && exit 0
 if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
 	echo "tests need: ${missing[*]}; install them with your package manager (those that need them are skipped)" >&2

@@ -43,6 +43,9 @@ func NewStore(dir string) (*Store, error) {
 			return nil, fmt.Errorf("open artifact store: %w", err)
 		}
 	}
+	if err := errors.Join(syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir)))); err != nil {
+		return nil, fmt.Errorf("open artifact store: %w", err)
+	}
 	if err := s.returnTaken(); err != nil {
 		return nil, err
 	}

@@ -43,6 +43,8 @@ func (a *app) demoCommands() []*cobra.Command {
 	f.StringVar(&o.Dir, "dir", "shunt-demo", "folder to make")
 	f.IntVar(&o.Port, "port", 8080, "port of the server; another one when it is taken; 0: any")
 	f.StringVar(&o.Database, "database", "", "postgres:// URL of an empty database; without one a SQLite file in the folder")
+	f.StringVar(&o.Data, "data", "", "data directory of the server (DIR/data)")
+	_ = f.MarkHidden("data") // for the fault suite, which has a disk of its own for it
 	cmd.MarkFlagsMutuallyExclusive("auto", "serve")
 	shop := group("demo-shop", "The web shop of the demo", a.shopServe(), a.shopStart(), a.shopStop(), a.shopCheck(), a.shopLabel())
 	shop.Hidden = true

@@ -116,14 +116,15 @@ func (d *demo) deploysHold(ctx context.Context) (string, error) {
 	}
 	want := []string{itoa(d.ids.release), itoa(d.ids.hotfix)}
 	slices.Sort(ids)
-	if !slices.Equal(builds, want) || len(slices.Compact(ids)) != len(want) {
-		return "", fmt.Errorf("deployed were the builds %v, want %v, each once:\n%s", builds, want, log)
+	starts := len(builds)
+	if !slices.Equal(slices.Compact(builds), want) || starts > len(want)+d.ids.again || len(slices.Compact(ids)) != starts {
+		return "", fmt.Errorf("deployed were the builds %v, want %v, each once and %d more by a person:\n%s", builds, want, d.ids.again, log)
 	}
 	live, err := labelsAt(ctx, d.production)
 	if err != nil || !slices.Contains(ids, live["deploy"]) {
 		return "", errors.Join(err, fmt.Errorf("production runs the deployment %q", live["deploy"]))
 	}
-	return fmt.Sprintf("%d in deploys.log", len(want)), nil
+	return fmt.Sprintf("%d in deploys.log", starts), nil
 }
 
 // qaGone: the server says so, nothing answers there, and no state is left.

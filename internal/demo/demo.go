@@ -22,6 +22,7 @@ import (
 type Options struct {
 	Auto bool   // play the story and check it; else serve until ctx ends
 	Dir  string // absolute
+	Data string // of the server; "": in Dir. The fault suite has a disk of its own for it
 	Port int    // of the server, if it is free; 0: any, and for production too
 	Exe  string // this program
 	// Database is an empty PostgreSQL database for the server; "": a SQLite file in the folder.
@@ -61,6 +62,7 @@ type facts struct {
 	unfinished                       []string // commits
 	released, fixed                  string   // commits
 	qa                               []qaShop // environments that have to be gone
+	again                            int      // deployments that were lost, and that a person decided to start once more
 }
 
 // qaShop is a QA environment that was up.
@@ -98,7 +100,7 @@ func (d *demo) stop(ctx context.Context, server context.CancelFunc) error {
 		return nil
 	}
 	<-d.server.done
-	return errors.Join(d.EndRunner(ctx, d.in("data")), d.stopShops(ctx))
+	return errors.Join(d.EndRunner(ctx, d.data()), d.stopShops(ctx))
 }
 
 // step does one thing, prints it with its time, and stops at the first that
@@ -119,6 +121,14 @@ func (d *demo) step(words string, do func() (more string, err error)) error {
 	}
 	d.say("%s  %s%s", d.Paint("2", " ok"), seconds, words)
 	return nil
+}
+
+// data is the server's data directory.
+func (d *demo) data() string {
+	if d.Data != "" {
+		return d.Data
+	}
+	return d.in("data")
 }
 
 func (d *demo) say(format string, args ...any) { _, _ = fmt.Fprintf(d.Out, format+"\n", args...) }
@@ -185,7 +195,7 @@ func (d *demo) short(path string) string {
 func (d *demo) startServer(ctx, serving context.Context) error {
 	d.server = &supervisor{
 		exe: d.exe, env: d.env(), log: d.in("server.log"),
-		args: []string{"serve", "--data", d.in("data"), "--listen", strings.TrimPrefix(d.url, "http://"), "--public-url", d.url, "--mail-dir", d.in("mail")},
+		args: []string{"serve", "--data", d.data(), "--listen", strings.TrimPrefix(d.url, "http://"), "--public-url", d.url, "--mail-dir", d.in("mail")},
 	}
 	if d.Database != "" {
 		d.server.args = append(d.server.args, "--database", d.Database)
@@ -199,8 +209,16 @@ func (d *demo) startServer(ctx, serving context.Context) error {
 	}); err != nil {
 		return err
 	}
-	token, err := d.shunt(ctx, "token", "create", "demo", "--data", d.in("data"))
-	if err != nil {
+	var token string
+	if err := d.until(ctx, "a token is made", func() (bool, error) {
+		out, code, err := d.shuntCode(ctx, "token", "create", "demo", "--data", d.data())
+		if code == 0 {
+			token = out
+		} else {
+			err = errors.Join(err, delivery.Errf(delivery.KindUnavailable, "no token yet", out)) // a disk that fails now may not fail again
+		}
+		return token != "", err
+	}); err != nil {
 		return err
 	}
 	d.client = api.NewClient(d.url, token, d.HTTP)
@@ -230,11 +248,8 @@ func (d *demo) firstRelease(ctx context.Context) error {
 	if err := d.rememberQA(ctx, waiting); err != nil {
 		return err
 	}
-	if _, err := d.shunt(ctx, "promote", projectName, itoa(b.Number)); err != nil {
+	if err := d.promoteBuild(ctx, b.Number); err != nil {
 		return err
-	}
-	if b, err := d.client.Build(ctx, projectName, b.Number); err != nil || b.Status != delivery.BuildSucceeded {
-		return errors.Join(err, fmt.Errorf("build %d is %s: %s", b.Number, b.Status, b.Reason))
 	}
 	return d.answers(ctx, d.production+"/", http.StatusOK, "All for your pet")
 }
@@ -261,7 +276,7 @@ func (d *demo) goAhead(ctx context.Context) error {
 
 // invite prints what a person can do now, and waits until they stop it.
 func (d *demo) invite(ctx context.Context) error {
-	link, err := d.shunt(ctx, "login-link", "--data", d.in("data"))
+	link, err := d.shunt(ctx, "login-link", "--data", d.data())
 	if err != nil {
 		return err
 	}

@@ -137,14 +137,41 @@ func (d *demo) tryQA(ctx context.Context) (string, error) {
 }
 
 func (d *demo) promote(ctx context.Context) (string, error) {
-	if _, err := d.shunt(ctx, "promote", projectName, itoa(d.ids.hotfix), "-m", "the cart works in QA"); err != nil {
-		return "", err
-	}
-	b, err := d.reach(ctx, d.ids.hotfix, delivery.BuildSucceeded)
+	return "build " + itoa(d.ids.hotfix) + " succeeded", d.promoteBuild(ctx, d.ids.hotfix)
+}
+
+// promoteBuild is what a person does who wants a build in production. Where the
+// machine that deployed died meanwhile, Shunt looked the deployment up, found that
+// it is not live, and does not start it again: they decide that.
+func (d *demo) promoteBuild(ctx context.Context, number int64) error {
+	out, code, err := d.shuntCode(ctx, "promote", projectName, itoa(number), "-m", "it works in QA")
 	if err != nil {
-		return "", err
+		return err
 	}
-	return "build " + itoa(b.Number) + " succeeded", nil
+	b, err := d.client.Build(ctx, projectName, number)
+	if err != nil {
+		return err
+	}
+	if code != 0 && b.Status == delivery.BuildStopped && lost(b) {
+		d.ids.again++
+		if _, err := d.shunt(ctx, "resolve", projectName, itoa(number), "retry", "-m", "the machine died; production was looked at"); err != nil {
+			return err
+		}
+	} else if code != 0 {
+		return fmt.Errorf("shunt promote ended with %d:\n%s", code, out)
+	}
+	_, err = d.reach(ctx, number, delivery.BuildSucceeded)
+	return err
+}
+
+// lost tells whether the build's deployment ended without an answer.
+func lost(b api.BuildDetail) bool {
+	for _, n := range b.Nodes {
+		if n.Kind == delivery.NodeDeploy && n.State == delivery.NodeFailed && strings.Contains(n.Reason, "it was looked up: not live") {
+			return true
+		}
+	}
+	return false
 }
 
 func (d *demo) seeFix(ctx context.Context) (string, error) {

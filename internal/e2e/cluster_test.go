@@ -33,10 +33,14 @@ func database(t *testing.T) string {
 	return url
 }
 
-// newCluster is a world whose server can share its database.
+// newCluster is a world whose server can share its database. The first flag says
+// where files are: without any, in a directory.
 func newCluster(t *testing.T, files map[string]string, flags ...string) *world {
 	t.Helper()
-	return newWorld(t, files, append([]string{"--database", database(t), "--shared", t.TempDir(), "--cluster", freeAddress(t)}, flags...)...)
+	if len(flags) == 0 {
+		flags = []string{"--shared", t.TempDir()}
+	}
+	return newWorld(t, files, append([]string{"--database", database(t), flags[0], flags[1], "--cluster", freeAddress(t)}, flags[2:]...)...)
 }
 
 // join starts another server or worker on the same database, with the same

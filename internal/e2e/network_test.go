@@ -125,6 +125,7 @@ func TestAClusterInANetworkThatFails(t *testing.T) {
 	u.Host, u.RawQuery, u.User = db.Listen, "sslmode=disable", url.User("shunt")
 	c := &fleet{T: t, net: net, rnd: rand.New(rand.NewPCG(*clusterSeed, 0))}
 	first := emptyWorld(t, "shop")
+	first.must(os.MkdirAll(first.at("shared"), 0o700))
 	for i, verb := range []string{"serve", "serve", "serve", "worker", "worker"} {
 		w := *first
 		w.verb, w.name, w.data = verb, fmt.Sprintf("%s%d", verb, i), w.at(fmt.Sprintf("data%d", i))
@@ -314,8 +315,25 @@ func (c *fleet) settled(project, commit string) (api.Build, error) {
 	return c.await(project, commit, delivery.BuildWaiting)
 }
 
-func (c *fleet) shipped(project, commit string) (api.Build, error) {
-	return c.await(project, commit, delivery.BuildSucceeded)
+// shipped waits until what was promoted is in production. Where a deployment's
+// machine died and it was looked up as not live, a person decides to try again.
+func (c *fleet) shipped(project, commit string) (b api.Build, err error) {
+	for range 10 {
+		b, err = c.await(project, commit, delivery.BuildSucceeded)
+		if b.Status != delivery.BuildStopped {
+			return b, err
+		}
+		again := c.ask("retry", func(a *api.Client) error {
+			return second(a.Resolve(c.Context(), project, b.Number, api.Resolve{Action: "retry", Reason: "it was looked up: not live"}))
+		})
+		if again != nil && !delivery.IsKind(again, delivery.KindConflict) { // the answer to an earlier one was lost
+			return b, errors.Join(err, again)
+		}
+		c.mu.Lock()
+		c.faults["retried by a person"]++
+		c.mu.Unlock()
+	}
+	return b, err
 }
 
 func (c *fleet) await(project, commit string, status delivery.BuildStatus) (b api.Build, err error) {
@@ -464,16 +482,16 @@ func (c *fleet) check() {
 				}
 			}
 		}
-		ups, downs := map[string]bool{}, map[string]bool{}
-		for _, id := range journal("ups") {
-			ups[id] = true
-		}
+		gone := map[string]bool{}
 		for _, id := range journal("downs") {
-			downs[id] = true
+			gone[id] = true
 		}
-		for id := range downs {
-			if !ups[id] {
-				c.Logf("%s was destroyed and never came up", id)
+		for _, number := range c.promoted[project] {
+			qa := fmt.Sprintf("%s-qa-%d", project, number)
+			for _, id := range journal("ups") {
+				if (id == qa || strings.HasPrefix(id, qa+"-")) && !gone[id] {
+					c.Errorf("environment %s was created and is still there", id)
+				}
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -49,6 +50,12 @@ func (p *performer) job(ctx context.Context) result {
 		}
 		if err == nil {
 			err = failpoint.Hit("artifact", failpoint.BeforeRecord)
+		}
+		if errors.Is(err, fs.ErrNotExist) || delivery.IsKind(err, delivery.KindNotFound) {
+			// Its result outlived the machine's death and its file did not.
+			res.State, res.Reason, artifacts = delivery.AttemptLost, "artifact "+f.Name+" is gone from its runner's disk", nil
+			a.State, a.Reason = res.State, res.Reason
+			break
 		}
 		if delivery.IsKind(err, delivery.KindUnavailable) {
 			return p.later(err.Error()) // the object store is away, and the runner keeps the file
@@ -307,6 +314,15 @@ func (p *performer) follow(ctx context.Context, where, id string) (res runner.Re
 	}
 }
 
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("save a directory: %w", err)
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
 // forget frees what a finished attempt holds, after its result is saved.
 func (p *performer) forget(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -317,6 +333,7 @@ func (p *performer) forget(ctx context.Context, id string) {
 	}
 	if err != nil && !errors.Is(err, runner.ErrUnknownJob) {
 		p.Log.Warn("cannot release a job", "job", id, "error", err)
+		return // its work directory stays, by which the next sweep finds it
 	}
 	if err := runner.RemoveAll(p.workDir(id)); err != nil {
 		p.Log.Warn("cannot remove a work directory", "job", id, "error", err)

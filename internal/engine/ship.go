@@ -108,7 +108,7 @@ func (w *logWriter) ship(ctx context.Context) error {
 // has it all: only then may the attempt's result be saved. It waits for an object
 // store that is away.
 func (w *logWriter) finish(ctx context.Context) error {
-	if err := w.file.Sync(); err != nil {
+	if err := errors.Join(w.file.Sync(), syncDir(w.logs.dir)); err != nil { // its bytes and its name
 		return fmt.Errorf("keep log: %w", err)
 	}
 	if w.logs.remote == nil || w.logs.whole(w.id) {

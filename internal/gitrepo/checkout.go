@@ -56,6 +56,21 @@ func (r *Repo) Checkout(ctx context.Context, spec CheckoutSpec) error {
 	if !filepath.IsAbs(spec.Dir) || strings.ContainsRune(spec.Dir, 0) {
 		return delivery.Errf(delivery.KindInvalid, "bad work tree", "its directory is not absolute")
 	}
+	err := r.checkout(ctx, spec)
+	if !delivery.IsKind(err, delivery.KindNotFound) {
+		return err
+	}
+	// A mirror that was made anew after a power loss may not have it yet.
+	if _, err := r.Fetch(ctx); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(spec.Dir); err != nil {
+		return fmt.Errorf("checkout: %w", err)
+	}
+	return r.checkout(ctx, spec)
+}
+
+func (r *Repo) checkout(ctx context.Context, spec CheckoutSpec) error {
 	if err := os.MkdirAll(spec.Dir, 0o700); err != nil {
 		return fmt.Errorf("checkout: %w", err)
 	}

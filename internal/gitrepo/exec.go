@@ -80,6 +80,7 @@ func safeOptions() []string {
 		"-c", "core.attributesFile=/dev/null",
 		"-c", "core.quotePath=false",
 		"-c", "submodule.recurse=false",
+		"-c", "core.fsync=objects,derived-metadata,reference", // git's default leaves loose objects and refs to luck
 		"-c", "gc.auto=0",
 		"-c", "maintenance.auto=false",
 		"-c", "credential.helper=",

@@ -46,6 +46,40 @@ func (r *Repo) Ensure(ctx context.Context) error {
 	return r.ensure()
 }
 
+// Verify is called when the machine may have lost power: git syncs no
+// directories, and so the mirror may have names without objects. A mirror that is
+// not whole is thrown away and fetched again; nothing in it is only there. It
+// tells whether it was whole; a mirror that does not exist is.
+func (r *Repo) Verify(ctx context.Context) (whole bool, err error) {
+	if r.invalid != nil {
+		return true, r.invalid
+	}
+	done, err := r.lock.take(ctx)
+	if err != nil {
+		return true, err
+	}
+	defer done()
+	if _, err := os.Stat(r.mirror); errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	r.sweep()
+	c := r.inside("fsck", "--connectivity-only", "--no-dangling", "--no-progress")
+	c.timeout = r.git.timeout * firstFetchFactor
+	_, err = r.git.run(ctx, c)
+	const oddRefs = 8 // HEAD, which names nothing (see create); a ref without its object has another bit
+	if e, ended := errors.AsType[*exitError](err); !ended || e.code == oddRefs {
+		if ended {
+			err = nil
+		}
+		return true, err
+	}
+	r.git.log.WarnContext(ctx, "a mirror is damaged, probably by a power loss; it is fetched again", "project", r.project, "error", err)
+	if err := r.create(false); err != nil {
+		return false, fmt.Errorf("making the mirror of %s: %w", r.project, err)
+	}
+	return false, nil
+}
+
 // take waits for the mirror's turn; the function that it returns ends it.
 func (l *mirrorLock) take(ctx context.Context) (func(), error) {
 	select {

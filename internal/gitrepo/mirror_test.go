@@ -251,3 +251,37 @@ func TestCheckVersion(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A power loss may leave names without objects: such a mirror is thrown away, and
+// a work tree of a commit that it lost is made after a fetch.
+func TestADamagedMirrorIsFetchedAgain(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	if whole, err := f.repo.Verify(t.Context()); err != nil || !whole {
+		t.Fatalf("no mirror: %v, %v", whole, err)
+	}
+	commit := f.fetch()["refs/heads/develop"]
+	if whole, err := f.repo.Verify(t.Context()); err != nil || !whole {
+		t.Fatalf("a whole mirror: %v, %v", whole, err)
+	}
+	for _, damage := range []func(file string) error{os.Remove, func(file string) error { return os.Truncate(file, 0) }} {
+		objects, err := filepath.Glob(filepath.Join(f.repo.mirror, "objects", "*", "*"))
+		if err != nil || len(objects) == 0 {
+			t.Fatalf("no objects: %v", err)
+		}
+		for _, o := range objects {
+			if err := os.Chmod(o, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := damage(o); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if whole, err := f.repo.Verify(t.Context()); err != nil || whole {
+			t.Fatalf("a damaged mirror: %v, %v", whole, err)
+		}
+		if err := f.repo.Checkout(t.Context(), CheckoutSpec{Dir: filepath.Join(t.TempDir(), "src"), Commit: commit}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

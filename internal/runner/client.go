@@ -100,7 +100,7 @@ func (c *Client) Log(ctx context.Context, id string, offset int64, w io.Writer) 
 	defer resp.Body.Close() //nolint:errcheck // read to its end
 	n, err := io.Copy(w, resp.Body)
 	if err != nil {
-		return n, fmt.Errorf("reading the log of job %s: %w", id, err)
+		return n, fmt.Errorf("%w: reading the log of job %s: %w", ErrGone, id, err) // or it ended meanwhile; asking again tells
 	}
 	return n, nil
 }

@@ -117,7 +117,7 @@ func (c *collector) artifacts(globs []Glob, limit int64) ([]File, error) {
 		file.Name = g.Name
 		files = append(files, file)
 	}
-	return files, nil
+	return files, syncDir(c.out) // their names too: the result will tell of them
 }
 
 func (c *collector) wrongCount(g Glob, names []string) error {

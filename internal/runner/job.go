@@ -167,8 +167,12 @@ func (j *job) run(spec Spec, runnerDir string, out *pump, finished func()) {
 		out.marker(strings.ReplaceAll(string(result.State), "_", " ") + ": " + result.Reason)
 	}
 	size, err := out.finish()
-	if err != nil && result.State == delivery.AttemptSucceeded {
+	switch {
+	case err == nil:
+	case result.State == delivery.AttemptSucceeded:
 		result.State, result.Reason = delivery.AttemptFailed, err.Error()
+	default:
+		result.Reason += "; its log is not complete: " + err.Error()
 	}
 	result.LogSize, result.FinishedAt = size, j.clock.Now()
 	j.finish(result)

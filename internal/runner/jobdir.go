@@ -47,6 +47,12 @@ func (d jobDir) create() (log *os.File, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the job's log: %w", err)
 	}
+	// The directory is the proof that the job was started; a power loss must not
+	// take it away. spec.json, which is saved last, syncs the names in it.
+	if err := syncDir(filepath.Dir(string(d))); err != nil {
+		closeFile(log)
+		return nil, err
+	}
 	return log, nil
 }
 

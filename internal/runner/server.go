@@ -71,6 +71,10 @@ func Main(ctx context.Context, o Options) error {
 		return err
 	}
 	defer closeFile(lock)
+	// What is synced below a directory whose own name is lost is lost with it.
+	if err := errors.Join(syncDir(dir), syncDir(filepath.Dir(dir))); err != nil {
+		return err
+	}
 	// Jobs run as the same user and must not read the memory of their runner.
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 

@@ -77,7 +77,7 @@ func (s *Server) installHook(ctx context.Context, in api.AddProject, secret stri
 		return "", fmt.Errorf("keep the hook's secret: %w", err)
 	}
 	file := filepath.Join(dir, in.Name+".secret")
-	if err := os.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil {
+	if err := keepFile(file, []byte(secret+"\n")); err != nil {
 		return "", fmt.Errorf("keep the hook's secret: %w", err)
 	}
 	script := "#!/bin/sh\n# Tells Shunt of a push and prints its answer. It never fails a push.\nexec " +

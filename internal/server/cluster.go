@@ -52,29 +52,37 @@ type cluster struct {
 	web      *http.Server
 }
 
-// refuseCompany keeps a server that shares nothing from a database that another
-// one works on: their runners could not tell each other's jobs.
-func (s *Server) refuseCompany(ctx context.Context, id string) error {
+// arrive tells the others that this server is there. It keeps a server that shares
+// nothing from a database that another one works on: their runners could not tell
+// each other's jobs.
+func (s *Server) arrive(ctx context.Context, me store.Peer) error {
 	if !store.IsPostgres(s.cfg.Database) {
 		return nil
 	}
-	var peers []store.Peer
-	err := s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
-		peers, err = tx.Peers(ctx, tx.Now().Add(-peerDead))
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	for _, p := range peers {
-		if p.ID != id && (p.Address == "" || s.cfg.Cluster == "") {
-			return &delivery.Error{
-				Kind: delivery.KindConflict, What: "cannot start on this database", Why: "another server works on it, and only servers with --cluster can share one",
-				Next: "Give every server an address that the others' runners reach:  --cluster HOST:PORT, or stop the other one and start again in ten seconds.",
+	return s.store.Write(ctx, func(ctx context.Context, tx *store.Tx) error { // of two that come at once one sees the other
+		peers, err := tx.Peers(ctx, tx.Now().Add(-peerDead))
+		if err != nil {
+			return err
+		}
+		for _, p := range peers {
+			if p.ID != me.ID && (p.Address == "" || me.Address == "") {
+				return &delivery.Error{
+					Kind: delivery.KindConflict, What: "cannot start on this database", Why: "another server works on it, and only servers with --cluster can share one",
+					Next: "Give every server an address that the others' runners reach:  --cluster HOST:PORT, or stop the other one and start again in ten seconds.",
+				}
 			}
 		}
+		return tx.Heartbeat(ctx, me)
+	})
+}
+
+// peer is how the others see this server.
+func (s *Server) peer(id string) store.Peer {
+	p := store.Peer{ID: id, Version: s.cfg.Version, Worker: s.cfg.Worker, StartedAt: s.started}
+	if s.cluster != nil {
+		p.Address = s.cluster.address
 	}
-	return nil
+	return p
 }
 
 // sameKey makes sure that all servers seal secrets with one key.
@@ -97,14 +105,12 @@ func (s *Server) sameKey(ctx context.Context) error {
 
 // joinCluster listens for runners and gives this server's own runner its link.
 func (s *Server) joinCluster(ctx, work context.Context, id string) error {
-	if err := s.refuseCompany(ctx, id); err != nil {
-		return err
-	}
-	if err := s.sameKey(ctx); err != nil {
-		return err
-	}
+	s.started = s.clock.Now()
 	if s.cfg.Cluster == "" {
-		return runner.SaveLink(s.runnerDir(), nil)
+		if err := s.arrive(ctx, s.peer(id)); err != nil {
+			return err
+		}
+		return errors.Join(s.sameKey(ctx), runner.SaveLink(s.runnerDir(), nil))
 	}
 	if !store.IsPostgres(s.cfg.Database) {
 		return delivery.Errf(delivery.KindInvalid, "cannot share the work", "--cluster needs --database postgres://...: a SQLite file belongs to one server")
@@ -123,6 +129,13 @@ func (s *Server) joinCluster(ctx, work context.Context, id string) error {
 			_ = listener.Close()
 			return delivery.Errf(delivery.KindInvalid, "cannot join the other servers", "--cluster "+s.cfg.Cluster+" is no address that runners on other machines can reach: say which with --cluster-address HOST:PORT")
 		}
+	}
+	s.cluster = c
+	if err = s.arrive(ctx, s.peer(id)); err == nil {
+		err = s.sameKey(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, listener.Close())
 	}
 	ca, err := s.clusterCA(ctx)
 	if err != nil {
@@ -143,7 +156,6 @@ func (s *Server) joinCluster(ctx, work context.Context, id string) error {
 		TLSConfig:    &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{own.pair()}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.pool(), NextProtos: []string{"http/1.1"}},
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}, // connections are turned round, which HTTP/2 cannot
 	}
-	s.cluster = c
 	return s.store.Feed(work)
 }
 
@@ -208,14 +220,11 @@ func (s *Server) renewRunner(ctx context.Context, id string, r runner.Renewal) (
 
 // beat tells the others that this server is there, and takes the duty when it is
 // free. Also a server that is alone on PostgreSQL beats, so that no second one joins it by mistake.
-func (s *Server) beat(ctx context.Context, id string, started time.Time) {
+func (s *Server) beat(ctx context.Context, id string) {
 	if !store.IsPostgres(s.cfg.Database) {
 		return
 	}
-	peer := store.Peer{ID: id, Version: s.cfg.Version, Worker: s.cfg.Worker, StartedAt: started}
-	if s.cluster != nil {
-		peer.Address = s.cluster.address
-	}
+	peer := s.peer(id)
 	every(ctx, peerBeat, func() {
 		held := false
 		begun := s.clock.Now()

@@ -18,6 +18,41 @@ import (
 	"github.com/shuntcd/shunt/internal/delivery"
 )
 
+// makeData makes the data directory and those in it. Their names survive a power
+// loss: what is synced below a directory that vanishes is lost with it.
+func makeData(dir string) error {
+	for sub, mode := range map[string]os.FileMode{"blobs": 0o750, "logs": 0o750, "mirrors": 0o700, "published": 0o750, "runner": 0o700, "work": 0o750} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), mode); err != nil {
+			return fmt.Errorf("make data directory: %w", err)
+		}
+	}
+	if err := errors.Join(syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir)))); err != nil {
+		return fmt.Errorf("make data directory: %w", err)
+	}
+	return nil
+}
+
+// keepFile writes a small file for this user only, so that after a crash or a
+// power loss it is there whole, or as it was before.
+func keepFile(file string, content []byte) error {
+	if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, content) {
+		return nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(file), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // it is renamed by then
+	_, err = f.Write(content)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), file); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(file))
+}
+
 // lockDir makes sure that one server uses a data directory.
 func lockDir(dir string) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(dir, "server.lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -36,7 +71,7 @@ func instanceName(file string) (string, error) {
 	name, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		name = []byte(randomName())
-		err = os.WriteFile(file, name, 0o600)
+		err = keepFile(file, name)
 	}
 	if err != nil {
 		return "", fmt.Errorf("name this data directory: %w", err)
@@ -61,7 +96,7 @@ func openSealer(file string) (*sealer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("make secret key: %w", err)
 		}
-		if err := os.WriteFile(file, []byte(key.String()+"\n"), 0o600); err != nil {
+		if err := keepFile(file, []byte(key.String()+"\n")); err != nil {
 			return nil, fmt.Errorf("keep secret key: %w", err)
 		}
 		return &sealer{key}, nil

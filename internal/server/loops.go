@@ -21,13 +21,29 @@ import (
 func (s *Server) runnerDir() string { return filepath.Join(s.cfg.DataDir, "runner") }
 
 // ensureRunner finds the runner that outlived an earlier server, or starts one.
-func (s *Server) ensureRunner(ctx context.Context) error {
-	_, err := s.runner.Info(ctx)
+func (s *Server) ensureRunner(ctx context.Context) (found bool, err error) {
+	_, err = s.runner.Info(ctx)
 	if errors.Is(err, runner.ErrGone) {
 		_, err = runner.Spawn(ctx, s.cfg.Exe, s.runnerDir(), nil)
-		return err
+		return false, err
 	}
-	return err
+	return true, err
+}
+
+// verifyMirrors looks whether the mirrors are whole, before anything is built from them.
+func (s *Server) verifyMirrors(ctx context.Context) {
+	projects, err := s.store.Projects(ctx)
+	for _, p := range projects {
+		repo := s.git.Repo(p.Name, p.URL, p.Local)
+		_, look := repo.Verify(ctx)
+		if look == nil { // one that is whole may still be older than what the database knows
+			_, look = repo.Fetch(ctx)
+		}
+		err = errors.Join(err, look)
+	}
+	if err != nil {
+		s.cfg.Log.Warn("cannot verify the mirrors", "error", err)
+	}
 }
 
 // watchRunner starts a new runner within a second when the one there was died,
@@ -223,26 +239,34 @@ func (s *Server) daily(ctx context.Context) {
 	}
 }
 
-// sweepWork removes the work directories of attempts that have ended: their
-// server died between saving the result and removing them.
+// sweepWork releases the jobs and removes the work directories of attempts that
+// have ended: their server died between saving the result and removing them, or
+// the disk failed or forgot it.
 func (s *Server) sweepWork(ctx context.Context) {
 	dir := filepath.Join(s.cfg.DataDir, "work")
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return // none yet
+	names := map[string]bool{}
+	if entries, err := os.ReadDir(dir); err == nil {
+		for _, entry := range entries {
+			names[entry.Name()] = true
+		}
 	}
-	for _, entry := range entries {
-		id, _, _ := strings.Cut(entry.Name(), "-verify-") // looking a deployment up has no attempt of its own
+	if info, err := s.runner.Info(ctx); err == nil {
+		for _, id := range info.Jobs {
+			names[id] = true
+		}
+	}
+	for name := range names {
+		id, _, _ := strings.Cut(name, "-verify-") // looking a deployment up has no attempt of its own
 		a, err := s.store.Attempt(ctx, id)
 		ended := err == nil && a.State != delivery.AttemptRunning
 		if !ended {
 			continue
 		}
-		if err := s.runner.Release(ctx, entry.Name()); err != nil && !errors.Is(err, runner.ErrUnknownJob) {
+		if err := s.runner.Release(ctx, name); err != nil && !errors.Is(err, runner.ErrUnknownJob) {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(dir, entry.Name())); err != nil {
-			s.cfg.Log.Warn("cannot remove a work directory", "dir", entry.Name(), "error", err)
+		if err := runner.RemoveAll(filepath.Join(dir, name)); err != nil {
+			s.cfg.Log.Warn("cannot remove a work directory", "dir", name, "error", err)
 		}
 	}
 }

@@ -74,7 +74,8 @@ type Server struct {
 	secrets    *sealer
 	clock      delivery.Clock
 	background sync.WaitGroup
-	cluster    *cluster    // nil: this server is alone
+	cluster    *cluster // nil: this server is alone
+	started    time.Time
 	waits      atomic.Bool // in reconcile mode
 	confirming sync.Mutex
 }
@@ -83,8 +84,8 @@ type Server struct {
 // ready is called once requests are answered.
 func Run(ctx context.Context, cfg Config, ready func(url string)) error {
 	cfg.defaults()
-	if err := os.MkdirAll(cfg.DataDir, 0o750); err != nil {
-		return fmt.Errorf("make data directory: %w", err)
+	if err := makeData(cfg.DataDir); err != nil {
+		return err
 	}
 	unlock, err := lockDir(cfg.DataDir)
 	if err != nil {
@@ -148,7 +149,7 @@ func open(ctx context.Context, cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, clock: delivery.SystemClock{}}
 	// The commands that act on a data directory find the database by this file; it
 	// may hold a password.
-	if err := os.WriteFile(filepath.Join(abs, "database"), []byte(cfg.Database), 0o600); err != nil {
+	if err := keepFile(filepath.Join(abs, "database"), []byte(cfg.Database)); err != nil {
 		return nil, fmt.Errorf("note the database: %w", err)
 	}
 	if s.secrets, err = openSealer(filepath.Join(abs, "secret.key")); err != nil {
@@ -174,10 +175,13 @@ func open(ctx context.Context, cfg Config) (*Server, error) {
 	return s, nil
 }
 
+// exitDisk is the exit code of a process whose disk failed.
+const exitDisk = 74 // EX_IOERR of sysexits.h
+
 func openStore(ctx context.Context, database, dir string, log *slog.Logger, clock delivery.Clock) (*store.Store, error) {
 	return store.Open(ctx, store.Config{Database: cmp.Or(database, filepath.Join(dir, "shunt.db")), Clock: clock, Log: log, Fatal: func(err error) {
 		log.Error("the process ends, for it can no longer know what is saved", "error", err)
-		panic(err)
+		os.Exit(exitDisk) //nolint:forbidigo // a panic would be caught by whoever guards a request or a job, and the process would go on
 	}})
 }
 
@@ -206,13 +210,19 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, ready func(ur
 	if err := s.loadReconcile(ctx); err != nil {
 		return err
 	}
-	started := s.clock.Now()
-	s.background.Go(func() { s.beat(work, instance, started) })
+	s.background.Go(func() { s.beat(work, instance) })
 	if s.cluster != nil {
 		s.background.Go(func() { s.serveCluster(work) })
 	}
-	if err := s.ensureRunner(ctx); err != nil {
+	found, err := s.ensureRunner(ctx)
+	if err != nil {
 		return err
+	}
+	if !found { // it outlives a server, but not a power loss
+		if err := s.store.Check(ctx); err != nil {
+			return err
+		}
+		s.verifyMirrors(ctx)
 	}
 	if s.cluster != nil {
 		if err := s.awaitLease(ctx); err != nil {
@@ -330,7 +340,7 @@ func withData(ctx context.Context, dataDir string, f func(st *store.Store, a *au
 	if err != nil {
 		return &delivery.Error{Kind: delivery.KindNotFound, What: "there is no Shunt in " + dataDir, Why: "no server has ever used this directory", Next: "Name its data directory:  --data DIR", Err: err}
 	}
-	st, err := openStore(ctx, string(database), dataDir, slog.New(slog.DiscardHandler), delivery.SystemClock{})
+	st, err := openStore(ctx, string(database), dataDir, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})), delivery.SystemClock{})
 	if err != nil {
 		return err
 	}

@@ -48,8 +48,8 @@ func IsPostgres(database string) bool {
 }
 
 // openDatabase opens a writer and a pool of readers on a SQLite file or a
-// PostgreSQL URL.
-func openDatabase(database string) (d dialect, writer, readers *sql.DB, err error) {
+// PostgreSQL URL. fatal is told of an error of the writer's disk.
+func openDatabase(database string, fatal func(error)) (d dialect, writer, readers *sql.DB, err error) {
 	if IsPostgres(database) {
 		d = dialect{
 			goose: goose.DialectPostgres,
@@ -73,6 +73,11 @@ func openDatabase(database string) (d dialect, writer, readers *sql.DB, err erro
 	if writer, err = openSQLite(database, false); err != nil {
 		return d, nil, nil, err
 	}
+	watched := watchedDisk{driver: writer.Driver(), dsn: sqliteName(database, false), fatal: fatal}
+	if err := writer.Close(); err != nil { // it has no connection yet
+		return d, nil, nil, fmt.Errorf("open database: %w", err)
+	}
+	writer = sql.OpenDB(watched)
 	writer.SetMaxOpenConns(1)
 	if readers, err = openSQLite(database, true); err != nil {
 		return d, nil, nil, errors.Join(err, writer.Close())
@@ -116,16 +121,21 @@ func postgres(database string) (*pgx.ConnConfig, error) {
 const writeTime = 10 * time.Second
 
 func openSQLite(path string, readOnly bool) (*sql.DB, error) {
+	db, err := sql.Open("sqlite", sqliteName(path, readOnly))
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	return db, nil
+}
+
+// sqliteName is the driver's name of a database with its settings.
+func sqliteName(path string, readOnly bool) string {
 	q := url.Values{"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(10000)", "foreign_keys(1)"}, "_txlock": {"immediate"}}
 	if readOnly {
 		q.Set("_txlock", "deferred")
 		q.Add("_pragma", "query_only(1)")
 	}
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+q.Encode())
-	if err != nil {
-		return nil, fmt.Errorf("open database: %w", err)
-	}
-	return db, nil
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
 }
 
 // writersTurn names the lock of writers among the database's advisory locks.
@@ -169,7 +179,7 @@ func reword(what, next string, err error) error {
 // beginning, or takes no more connections.
 func away(err error) bool {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return strings.HasPrefix(e.Code, "53") || strings.HasPrefix(e.Code, "57P") || strings.HasPrefix(e.Code, "08")
+		return strings.HasPrefix(e.Code, "53") || strings.HasPrefix(e.Code, "57P") || strings.HasPrefix(e.Code, "08") || e.Code == "25P03"
 	}
 	_, connect := errors.AsType[*pgconn.ConnectError](err)
 	_, network := errors.AsType[net.Error](err)

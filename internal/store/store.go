@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,7 +62,7 @@ type Store struct {
 
 // Open opens (and creates and migrates) the database.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	d, writer, readers, err := openDatabase(cfg.Database)
+	d, writer, readers, err := openDatabase(cfg.Database, cfg.Fatal)
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +120,25 @@ func (s *Store) migrate(ctx context.Context, files fs.FS) error {
 // Close closes the database.
 func (s *Store) Close() error {
 	return errors.Join(s.readers.Close(), s.writer.Close())
+}
+
+// Check reads the whole SQLite file and tells whether it fits together. It says
+// nothing of PostgreSQL, which looks after itself.
+func (s *Store) Check(ctx context.Context) error {
+	if IsPostgres(s.cfg.Database) {
+		return nil
+	}
+	found, err := list(ctx, s.readers, scanText, `pragma quick_check(3)`)
+	if err == nil && strings.Join(found, "") != "ok" {
+		err = errors.New(strings.Join(found, "; "))
+	}
+	if err != nil {
+		return &delivery.Error{
+			Kind: delivery.KindInternal, What: "the database is damaged", Why: err.Error(),
+			Next: "Keep the file aside and restore the last backup:  shunt restore", Err: err,
+		}
+	}
+	return nil
 }
 
 // Now is this process's time. Leases are judged by the time of the transaction,

@@ -1,0 +1,319 @@
+package disk
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/shuntcd/shunt/internal/testkit/disk"
+)
+
+// deed is one fault of the disk in one story: what happens at the n-th op of a
+// kind that one of the processes asks for.
+type deed struct {
+	who   string    // server, runner or any
+	kind  disk.Kind // "": any op
+	n     int       // from 1
+	fault string    // kill, kill-after, EIO, ENOSPC, cut, cut-after
+	model disk.Model
+	seed  uint64 // of what a cut leaves
+}
+
+const anyCall disk.Kind = "call" // how a deed of no kind is written
+
+// String is how a deed is named in the output and replayed by -deed.
+func (d deed) String() string {
+	return fmt.Sprintf("%s.%s=%s@%d/%s/%d", d.who, cmp.Or(d.kind, anyCall), d.fault, d.n, d.model, d.seed)
+}
+
+// machine is the computer that the server of one story runs on: its processes
+// and its disk. It falls out of its story's hands when the power is cut.
+type machine struct {
+	t     *testing.T
+	deed  deed
+	mount string
+	data  string
+	disk  *disk.Disk
+
+	mu     sync.Mutex
+	counts map[string]int // ops by process and kind
+	fired  string         // the op at which the fault happened
+	hit    int            // the process that it happened to
+	late   error          // see mustEnd
+}
+
+// newMachine makes a machine with an empty disk.
+func newMachine(t *testing.T, d deed) (*machine, error) {
+	t.Helper()
+	mount, err := os.MkdirTemp("", "shunt-disk-") //nolint:usetesting // short, for the socket in it, and gone with the story
+	if err != nil {
+		return nil, err
+	}
+	m := &machine{t: t, deed: d, mount: mount, data: filepath.Join(mount, "data"), counts: map[string]int{}}
+	if m.disk, err = disk.Mount(mount, d.model, m.judge); err != nil {
+		return nil, errors.Join(err, os.Remove(mount))
+	}
+	return m, nil
+}
+
+func (m *machine) close() error {
+	m.kill()
+	return errors.Join(m.disk.Close(), os.Remove(m.mount))
+}
+
+// judge lets everything happen but the deed.
+func (m *machine) judge(op disk.Op) disk.Verdict {
+	who := "any"
+	var p process
+	if op.Thread != 0 {
+		p = readProcess(op.Thread)
+		who = p.role()
+	}
+	m.mu.Lock()
+	now := false
+	for _, w := range []string{who, "any"} {
+		for _, kind := range []disk.Kind{op.Kind, ""} {
+			key := w + "." + string(kind)
+			if w == who || who != "any" {
+				m.counts[key]++
+			}
+			now = now || w == m.deed.who && kind == m.deed.kind && m.counts[key] == m.deed.n && m.fired == ""
+		}
+		if who == "any" {
+			break
+		}
+	}
+	if now {
+		m.fired, m.hit = fmt.Sprintf("%s of %s by %s", op.Kind, op.Path, who), p.group()
+	}
+	m.mu.Unlock()
+	if !now {
+		return disk.Verdict{}
+	}
+	switch m.deed.fault {
+	case "kill":
+		_ = syscall.Kill(m.hit, syscall.SIGKILL)
+		return disk.Verdict{Errno: syscall.EIO} // nobody reads it
+	case "kill-after":
+		return disk.Verdict{After: func() { _ = syscall.Kill(m.hit, syscall.SIGKILL) }}
+	case "cut":
+		m.cut()
+	case "cut-after":
+		return disk.Verdict{After: m.cut}
+	case "EIO":
+		database := strings.HasPrefix(op.Path, "/data/shunt.db") && !strings.HasSuffix(op.Path, "-shm")
+		if database && who == "server" && (op.Kind == disk.Write || op.Kind == disk.Sync) {
+			go m.mustEnd(m.hit)
+		}
+		return disk.Verdict{Errno: syscall.EIO}
+	case "ENOSPC":
+		return disk.Verdict{Errno: syscall.ENOSPC}
+	}
+	return disk.Verdict{}
+}
+
+// cut takes the power away. The call at which it happens is one of those that
+// die, so another goroutine ends them.
+func (m *machine) cut() {
+	// Found before the disk hangs: reading /proc of a process that waits for a page
+	// of it would wait as well, and for ever.
+	all := m.processes()
+	cutting := make(chan struct{})
+	go m.disk.PowerCut(rand.New(rand.NewPCG(m.deed.seed, 1)), func() {
+		for _, p := range all {
+			_ = syscall.Kill(p.pid, syscall.SIGKILL)
+		}
+		close(cutting)
+	}, m.kill)
+	<-cutting
+}
+
+// kill ends all processes of the machine and returns when they are gone.
+func (m *machine) kill() {
+	for range 5000 {
+		list := m.processes()
+		if len(list) == 0 {
+			return
+		}
+		for _, p := range list {
+			_ = syscall.Kill(p.pid, syscall.SIGKILL)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	m.t.Errorf("they do not die: %v", m.processes())
+}
+
+// processes are those of the server's machine: they name its disk in their
+// arguments or environment, or descend from one that does. The story's person,
+// the shops (other machines, as far as the story goes) and git on the person's
+// side are not among them.
+func (m *machine) processes() (list []process) {
+	entries, _ := os.ReadDir("/proc")
+	all := map[int]process{}
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			if p := readProcess(pid); p.state != 0 && p.state != 'Z' && p.state != 'X' {
+				all[pid] = p
+			}
+		}
+	}
+	here := map[int]bool{}
+	var ours func(p process, depth int) bool
+	ours = func(p process, depth int) bool {
+		known, ok := here[p.pid]
+		if ok || depth > 50 {
+			return known
+		}
+		is := false
+		switch {
+		case p.pid == os.Getpid(), p.arg(1) == "demo", p.arg(1) == "demo-shop" && p.arg(2) == "serve":
+		default:
+			parent, ok := all[p.parent]
+			is = p.names(m.mount) || ok && p.parent != os.Getpid() && ours(parent, depth+1)
+		}
+		here[p.pid] = is
+		return is
+	}
+	for _, p := range all {
+		if ours(p, 0) {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// process is a row of /proc.
+type process struct {
+	pid, parent int
+	state       byte
+	args        []string
+}
+
+// readProcess reads a process, or the one that a thread belongs to.
+func readProcess(pid int) process {
+	dir := "/proc/" + strconv.Itoa(pid) + "/"
+	p := process{pid: pid}
+	stat, err := os.ReadFile(dir + "stat")
+	if err != nil {
+		return p
+	}
+	if f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])); len(f) > 1 {
+		p.state = f[0][0]
+		p.parent, _ = strconv.Atoi(f[1])
+	}
+	line, _ := os.ReadFile(dir + "cmdline")
+	p.args = strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")
+	return p
+}
+
+func (p process) arg(n int) string {
+	if n < len(p.args) {
+		return p.args[n]
+	}
+	return ""
+}
+
+func (p process) role() string {
+	switch p.arg(1) {
+	case "serve":
+		return "server"
+	case "runner":
+		return "runner"
+	}
+	return "any"
+}
+
+// names tells whether the process was started with these words.
+func (p process) names(words string) bool {
+	if strings.Contains(strings.Join(p.args, " "), words) {
+		return true
+	}
+	env, _ := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/environ")
+	return bytes.Contains(env, []byte(words))
+}
+
+// group is the process that a thread belongs to.
+func (p process) group() int {
+	status, _ := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/status")
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "Tgid:"); ok {
+			n, _ := strconv.Atoi(strings.TrimSpace(rest))
+			return n
+		}
+	}
+	return 0
+}
+
+// story plays the demo's story with its server on the machine. A nil error says
+// that it ended as it must, with all claims true, and that what the disk holds
+// after it is whole. Where the disk refused a call, the story may have stopped
+// with an honest error before the person's eyes, which says so; nothing may be
+// broken by it.
+func (m *machine) story(ctx context.Context, bin string) (stopped bool, err error) {
+	out, err := demo(m.t, bin, []string{"--data", m.data})
+	refused := m.deed.fault == "EIO" || m.deed.fault == "ENOSPC"
+	if err != nil && (!refused || !ofTheDisk(string(out))) {
+		return false, fmt.Errorf("%w\n%s", err, out)
+	}
+	m.mu.Lock()
+	late := m.late
+	m.mu.Unlock()
+	return err != nil, errors.Join(late, m.whole(ctx, err == nil))
+}
+
+// mustEnd watches that a server ends whose database got an error of the disk: the
+// next sync would report success, and nothing that it says could be believed.
+func (m *machine) mustEnd(pid int) {
+	for range 1500 {
+		if p := readProcess(pid); p.role() != "server" || p.state == 'Z' {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.late = fmt.Errorf("the server (process %d) went on for 15 s after %s answered %s", pid, m.fired, m.deed.fault)
+}
+
+var (
+	binDir string // holds the program, which the first test that needs it builds
+	plain  = sync.OnceValues(func() (string, error) {
+		bin := filepath.Join(binDir, "shunt")
+		if out, err := exec.Command("go", "build", "-o", bin, "../../../cmd/shunt").CombinedOutput(); err != nil {
+			return "", fmt.Errorf("%w\n%s", err, out)
+		}
+		return bin, nil
+	})
+)
+
+func TestMain(m *testing.M) {
+	var err error
+	if binDir, err = os.MkdirTemp("", "shunt-faults-bin-"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(binDir)
+	os.Exit(code)
+}
+
+// program is the program as people get it: no failpoints in it.
+func program(t *testing.T) string {
+	t.Helper()
+	bin, err := plain()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
