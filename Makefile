@@ -3,7 +3,7 @@ export CGO_ENABLED = 0
 LDFLAGS = -s -w
 TOOL = go tool -modfile=tools/go.mod
 
-.PHONY: build demo test check unit faults faults-core race lint generate fuzz bench docs needs clean
+.PHONY: build demo test check unit faults faults-core faults-selfcheck soak recovery race lint generate fuzz bench docs needs clean
 
 build: ## one static binary: bin/shunt
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/shunt ./cmd/shunt
@@ -29,6 +29,15 @@ faults-core: ## two stories with a fault at some failpoints of every effect, and
 faults: ## every failpoint, every fault, 10,000 histories, and the fault rows that take long (SEED=7 SEEDS=3)
 	go test -count 1 -timeout 180m -v ./internal/faults -faults all -seed $(or $(SEED),1) -seeds $(or $(SEEDS),1) -histories 10000
 	go test -count 1 -timeout 30m -v ./internal/e2e -run 'TestF[0-9]' -long
+
+faults-selfcheck: ## plants bugs in the server, one at a time; the suite must catch each
+	go run ./internal/faults/selfcheck
+
+soak: ## builds flow for SOAK (10m), a fault every 5 s; memory, descriptors, goroutines stay flat (DATABASE=postgres)
+	go run ./internal/faults/endure -database $(or $(DATABASE),sqlite) -for $(or $(SOAK),10m) soak
+
+recovery: ## how long it takes after which death
+	go run ./internal/faults/endure recovery
 
 race: ## the packages with goroutines, under the race detector
 	CGO_ENABLED=1 go test -race -timeout 30m ./internal/store ./internal/engine ./internal/runner ./internal/server ./internal/web
