@@ -190,7 +190,10 @@ func (c *check) try(ctx context.Context, dir string, t test, overlay string) (fa
 	if err := os.MkdirAll(filepath.Join(dir, "tmp"), 0o700); err != nil {
 		return "", "", err
 	}
-	defer os.RemoveAll(dir)
+	defer func() {
+		sweep(dir + "/")
+		_ = os.RemoveAll(dir)
+	}()
 	env := append(os.Environ(), "CGO_ENABLED=0", "TMPDIR="+filepath.Join(dir, "tmp"))
 	if overlay != "" {
 		env = append(env, "GOFLAGS=-overlay="+overlay) // also for what the tests build
@@ -237,4 +240,18 @@ func who(said string, t test) string {
 		return t.String() + " (the process ended)"
 	}
 	return strings.TrimPrefix(t.pkg, "internal/") + " " + name
+}
+
+// sweep ends what a test that was cut short has left: runners and jobs outlive
+// whoever started them.
+func sweep(dir string) {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, d := range dirs {
+		line, _ := os.ReadFile(filepath.Join(d, "cmdline"))
+		env, _ := os.ReadFile(filepath.Join(d, "environ"))
+		var pid int
+		if _, err := fmt.Sscan(filepath.Base(d), &pid); err == nil && pid != os.Getpid() && (bytes.Contains(line, []byte(dir)) || bytes.Contains(env, []byte(dir))) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
 }
