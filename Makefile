@@ -4,7 +4,7 @@ export TMPDIR ?= $(shell ci/tmp.sh)
 LDFLAGS = -s -w
 TOOL = go tool -modfile=tools/go.mod
 
-.PHONY: build demo test check unit faults faults-core faults-every race lint generate fuzz bench docs needs clean
+.PHONY: build demo test check unit faults faults-core faults-every faults-selfcheck soak recovery race lint generate fuzz bench docs needs clean
 
 build: ## one static binary: bin/shunt
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/shunt ./cmd/shunt
@@ -35,6 +35,15 @@ faults: ## every failpoint, every fault, 10,000 histories, 360 faults of the dis
 
 faults-every: ## a fault of the disk at every call of the story, one after the other (many hours)
 	go test -count 1 -timeout 0 -run WhateverTheDisk ./internal/faults/disk -v -ops -1
+
+faults-selfcheck: ## plants bugs in the server, one at a time; the suite must catch each
+	go run ./internal/faults/selfcheck
+
+soak: ## builds flow for SOAK (10m), a fault every 5 s; memory, descriptors, goroutines stay flat (DATABASE=postgres)
+	go run ./internal/faults/endure -database $(or $(DATABASE),sqlite) -for $(or $(SOAK),10m) soak
+
+recovery: ## how long it takes after which death
+	go run ./internal/faults/endure recovery
 
 race: ## the packages with goroutines, under the race detector
 	CGO_ENABLED=1 go test -race -timeout 30m ./internal/store ./internal/engine ./internal/runner ./internal/server ./internal/web

@@ -5,6 +5,7 @@ missing=()
 command -v git >/dev/null || missing+=(git)
 command -v git-flow >/dev/null || [ -e /usr/lib/git-core/git-flow ] || missing+=(git-flow)
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing+=(postgresql)
+command -v strace >/dev/null || missing+=(strace)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v ip >/dev/null || missing+=(iproute2)
 [ ${#missing[@]} -eq 0 ] && exit 0

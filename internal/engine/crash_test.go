@@ -130,3 +130,18 @@ func TestADriverThatLostItsLeaseWritesNothing(t *testing.T) {
 	w.ship(1)
 	w.want("attempts", w.node(1, "job/build").Attempt, 1)
 }
+
+// A server that adopts a job goes on with its log where the dead one was.
+func TestALogGoesOnWhereADeadServerWas(t *testing.T) {
+	w := newWorld(t, strings.Replace(plain, "cp app.txt out.txt", "x=first; y=last; echo $x line; while [ -e @DIR/slow ]; do sleep 0.02; done; echo $y line; cp app.txt out.txt", 1))
+	w.write("slow", "")
+	w.add("")
+	const attempt = "petstore-1-job-build-1"
+	w.until("the first line is copied", func() bool { return strings.Contains(w.log(attempt), "first line") })
+	w.crash()
+	w.sh("rm slow")
+	w.open()
+	w.ship(1)
+	log := w.log(attempt)
+	w.want("each line", []int{strings.Count(log, "first line"), strings.Count(log, "last line")}, "[1 1]")
+}

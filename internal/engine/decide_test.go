@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -212,3 +213,23 @@ const production0 = `  production:
       if [ -e $DIR/meddle ]; then sh $DIR/meddle; fi
       test ! -e $DIR/broken -a ! -e $DIR/broken-$SHUNT_BUILD
 `
+
+// What was approved is not what is there now: the click is refused, whatever page
+// it came from.
+func TestAClickOnWhatHasChanged(t *testing.T) {
+	w := newWorld(t, plain)
+	w.add("")
+	id := w.reach(1, delivery.BuildWaiting).ID
+	app, err := w.store.Artifacts(w.ctx, id)
+	w.ok(err)
+	other := app[0]
+	other.SHA256 = strings.Repeat("0", 64)
+	set := func(a delivery.Artifact) {
+		w.ok(w.store.Write(w.ctx, func(ctx context.Context, tx *store.Tx) error { return tx.SetArtifact(ctx, a) }))
+	}
+	set(other)
+	w.refused(w.decide(1, true, ""), delivery.KindConflict, "cannot promote build 1", "app")
+	w.want("gate", w.gate(1).State, delivery.GateOpen)
+	set(app[0])
+	w.ship(1)
+}

@@ -10,6 +10,7 @@ import (
 	"github.com/shuntcd/shunt/internal/delivery"
 	"github.com/shuntcd/shunt/internal/gitrepo"
 	"github.com/shuntcd/shunt/internal/pipeline"
+	"github.com/shuntcd/shunt/internal/store"
 )
 
 func TestIDsFitIntoAPath(t *testing.T) {
@@ -74,4 +75,43 @@ func TestAPerformerThatPanicsEndsNoServer(t *testing.T) {
 			t.Fatal("no error")
 		}
 	}
+}
+
+// Whoever sent an effect and got no answer asks what became of it, and does not
+// send it again when it is done.
+func TestALostAnswerIsLookedUpAndNotRepeated(t *testing.T) {
+	w := newWorld(t, plain)
+	w.add("")
+	w.reach(1, delivery.BuildWaiting)
+	p, err := w.engine.performerOf(w.ctx, w.build(1).ID)
+	w.ok(err)
+	w.ok(w.store.Write(w.ctx, func(ctx context.Context, tx *store.Tx) error {
+		if err := w.engine.goOn(ctx, tx, p.build.ID); err != nil {
+			return err
+		}
+		b, ok, err := tx.Lease(ctx, p.build.ID, "test/2", time.Hour)
+		if !ok {
+			w.Error("no lease")
+		}
+		p.build = b
+		return err
+	}))
+	p.driver = &driver{Engine: w.engine, build: p.build}
+	calls := 0
+	e := effect{
+		key: "lost", kind: "tag", params: "{}",
+		call: func(context.Context) (string, error) {
+			if calls++; calls > 3 {
+				return "", &outcome{words: "it was sent again and again"}
+			}
+			return "", errors.New("the connection broke")
+		},
+		probe: func(context.Context) (string, bool, error) { return "found", true, nil },
+	}
+	for range 2 { // the next driver goes by what is written down
+		answer, err := p.perform(w.ctx, e)
+		w.want("answer", []any{answer, err}, []any{"found", nil})
+	}
+	w.want("calls", calls, 1)
+	w.ok(w.store.Write(w.ctx, func(ctx context.Context, tx *store.Tx) error { return tx.ClearLeases(ctx, "test") }))
 }

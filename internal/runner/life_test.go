@@ -113,9 +113,11 @@ func TestDaemonOutlivesItsJob(t *testing.T) {
 func TestDeadRunnerTakesItsJobsAlong(t *testing.T) { // F09
 	t.Parallel()
 	b := newBench(t)
-	b.start(b.spec("j", "echo $$ > sh; (setsid sh -c 'echo $$ > escaped; sleep 1000' &) & printf 'half a li'; while :; do sleep 0.01; done"))
-	s := b.spec("env", "setsid sh -c 'echo $$ > daemon; exec sleep 1000' >/dev/null 2>&1 & echo $$ > dsh; sleep 1000")
-	s.Daemons = true
+	s := b.spec("j", "echo $$ > sh; (setsid sh -c 'echo $$ > escaped; sleep 1000' &) & printf 'half a li'; while :; do sleep 0.01; done")
+	s.Timeout = 10 * patience // or that would end it
+	b.start(s)
+	s = b.spec("env", "setsid sh -c 'echo $$ > daemon; exec sleep 1000' >/dev/null 2>&1 & echo $$ > dsh; sleep 1000")
+	s.Daemons, s.Timeout = true, 10*patience
 	b.start(s)
 	b.want(b.run(b.spec("done", "true")), delivery.AttemptSucceeded)
 	pids := []int{b.pidIn("sh"), b.pidIn("escaped"), b.pidIn("dsh")}
