@@ -231,7 +231,7 @@ func polled(ctx context.Context, t tools, say report) error {
 		}
 		return err
 	})
-	say("a push whose webhook was lost is found", time.Since(pushed), poll+time.Second, "looked for every 2 s; at most a poll and what git takes")
+	say("a push whose webhook was lost is found", time.Since(pushed), poll+2*time.Second, "polled every 2 s, with a tenth of jitter; the loop looks once a second")
 	return err
 }
 
