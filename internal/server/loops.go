@@ -85,7 +85,8 @@ func (s *Server) pollRemotes(ctx context.Context) {
 	next := map[string]time.Time{}
 	wait := map[string]time.Duration{}
 	begun := false
-	every(ctx, time.Second, func() {
+	look := min(time.Second, s.cfg.Poll/10)
+	every(ctx, look, func() {
 		if !s.leads() {
 			return // another server looks at them
 		}
@@ -108,8 +109,8 @@ func (s *Server) pollRemotes(ctx context.Context) {
 			} else {
 				wait[p.Name] = s.cfg.Poll
 			}
-			jitter := time.Duration(rand.Int64N(int64(wait[p.Name]/10) + 1)) //nolint:gosec // spreads load, keeps no secret
-			next[p.Name] = now.Add(wait[p.Name] + jitter)
+			sooner := look + time.Duration(rand.Int64N(int64(wait[p.Name]/10)+1)) //nolint:gosec // spreads load, keeps no secret
+			next[p.Name] = now.Add(wait[p.Name] - sooner)
 		}
 	})
 }

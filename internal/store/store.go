@@ -211,6 +211,9 @@ func (w timed) QueryRowContext(ctx context.Context, query string, args ...any) *
 
 func (s *Store) write(ctx context.Context, silence *time.Timer, f func(ctx context.Context, tx *Tx) error) error {
 	sqlTx, err := s.writer.BeginTx(ctx, nil)
+	for try := 0; err != nil && stale(ctx, try, err); try++ {
+		sqlTx, err = s.writer.BeginTx(ctx, nil)
+	}
 	if err != nil {
 		return s.judge(fmt.Errorf("begin: %w", err))
 	}
@@ -265,6 +268,13 @@ func bounded(ctx context.Context, db querier) (context.Context, context.CancelFu
 	return ctx, func() {}
 }
 
+// stale tells whether something that changes nothing is tried again: connections
+// that wait in the pool may have died with a database that is back since.
+func stale(ctx context.Context, try int, err error) bool {
+	const pooled = 5 // more than wait in a pool
+	return try < pooled && ctx.Err() == nil && away(err)
+}
+
 // queries are the reads; they run on the readers' pool and inside a transaction alike.
 type queries struct{ db querier }
 
@@ -297,6 +307,15 @@ type scanner interface{ Scan(dest ...any) error }
 
 // list runs a query and scans each row.
 func list[T any](ctx context.Context, db querier, scan func(scanner) (T, error), query string, args ...any) (out []T, err error) {
+	_, pool := db.(patient)
+	out, err = listOnce(ctx, db, scan, query, args...)
+	for try := 0; err != nil && pool && stale(ctx, try, err); try++ {
+		out, err = listOnce(ctx, db, scan, query, args...)
+	}
+	return out, err
+}
+
+func listOnce[T any](ctx context.Context, db querier, scan func(scanner) (T, error), query string, args ...any) (out []T, err error) {
 	ctx, cancel := bounded(ctx, db)
 	defer cancel()
 	rows, err := db.QueryContext(ctx, query, args...)
@@ -321,7 +340,11 @@ func list[T any](ctx context.Context, db querier, scan func(scanner) (T, error),
 func one[T any](ctx context.Context, db querier, scan func(scanner) (T, error), missing, query string, args ...any) (T, error) {
 	ctx, cancel := bounded(ctx, db)
 	defer cancel()
+	_, pool := db.(patient)
 	v, err := scan(db.QueryRowContext(ctx, query, args...))
+	for try := 0; err != nil && pool && stale(ctx, try, err); try++ {
+		v, err = scan(db.QueryRowContext(ctx, query, args...))
+	}
 	if errors.Is(err, sql.ErrNoRows) {
 		return v, &delivery.Error{Kind: delivery.KindNotFound, What: missing, Err: err}
 	}
