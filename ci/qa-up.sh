@@ -7,14 +7,17 @@ dir=$QA_DIR/${SHUNT_ENVIRONMENT_ID:?}
 mkdir -p "$dir"
 cp "$SHUNT_ARTIFACT_SHUNT" "$dir/shunt"
 chmod 755 "$dir/shunt"
+: >"$dir/log" # before the server is there to write it
 env -i PATH="$PATH" setsid "$dir/shunt" serve --data "$dir/data" --listen localhost:0 >"$dir/log" 2>&1 </dev/null &
-for try in 1 2 3 4 5 6 7 8 9 10; do
+try=0
+while [ "$try" -lt 150 ]; do
 	url=$(sed -n 's/^shunt .* serves \(http:[^ ]*\) from .*/\1/p' "$dir/log")
 	if [ -n "$url" ]; then
 		echo "url=$url" >>"$SHUNT_OUTPUT"
 		exit 0
 	fi
-	sleep "0.$try"
+	try=$((try + 1))
+	sleep 0.1
 done
 cat "$dir/log"
 exit 1

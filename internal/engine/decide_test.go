@@ -222,14 +222,17 @@ func TestAClickOnWhatHasChanged(t *testing.T) {
 	id := w.reach(1, delivery.BuildWaiting).ID
 	app, err := w.store.Artifacts(w.ctx, id)
 	w.ok(err)
+	seen := w.gate(1).Version // the gate may look again at any time, and is then another version
 	other := app[0]
 	other.SHA256 = strings.Repeat("0", 64)
 	set := func(a delivery.Artifact) {
 		w.ok(w.store.Write(w.ctx, func(ctx context.Context, tx *store.Tx) error { return tx.SetArtifact(ctx, a) }))
 	}
 	set(other)
-	w.refused(w.decide(1, true, ""), delivery.KindConflict, "cannot promote build 1", "app")
+	_, err = w.engine.Decide(w.ctx, project, 1, delivery.Decision{Promote: true, By: "bob", From: "test", Version: seen})
+	w.refused(err, delivery.KindConflict, "cannot promote build 1")
 	w.want("gate", w.gate(1).State, delivery.GateOpen)
 	set(app[0])
+	w.ok(w.engine.RefreshGates(w.ctx, project))
 	w.ship(1)
 }
