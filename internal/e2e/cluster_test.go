@@ -18,14 +18,7 @@ import (
 // database starts a PostgreSQL of the test's own.
 func database(t *testing.T) string {
 	t.Helper()
-	if pg.Available() == "" && os.Getenv("CI") == "" {
-		t.Skip("PostgreSQL is not installed: apt-get install postgresql")
-	}
-	server, err := pg.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Stop)
+	server := pg.ForTest(t)
 	url, err := server.Database(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"net/http"
-	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -17,14 +16,7 @@ import (
 // behindProxy starts a PostgreSQL of its own and a proxy before an empty database of it.
 func behindProxy(t *testing.T) (server *pg.Server, proxy *cutter.Proxy, database string) {
 	t.Helper()
-	if pg.Available() == "" && os.Getenv("CI") == "" {
-		t.Skip("PostgreSQL is not installed: apt-get install postgresql")
-	}
-	server, err := pg.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Stop)
+	server = pg.ForTest(t)
 	direct, err := server.Database(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -15,17 +15,7 @@ import (
 // A living installation moves to PostgreSQL with a gate that waits, and back.
 func TestAnInstallationMovesToPostgresAndBack(t *testing.T) {
 	t.Parallel()
-	if pg.Available() == "" {
-		if os.Getenv("CI") != "" {
-			t.Fatal("CI has no PostgreSQL: see ci/needs.sh")
-		}
-		t.Skip("PostgreSQL is not installed: apt-get install postgresql")
-	}
-	server, err := pg.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Stop)
+	server := pg.ForTest(t)
 	url, err := server.Database(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -101,14 +101,7 @@ func (n *network) mute(name, address string) (mend func()) {
 // off. Whatever was acknowledged is there at the end, and nothing was done twice.
 func TestAClusterInANetworkThatFails(t *testing.T) {
 	net := newNetwork(t) // not parallel: it wants the machine for itself
-	if pg.Available() == "" {
-		t.Skip("PostgreSQL is not installed: apt-get install postgresql")
-	}
-	db, err := pg.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Stop)
+	db := pg.ForTest(t)
 	db.Kill()
 	db.Listen = net.prefix + "1"
 	if err := db.Run(); err != nil {

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"os"
 	"syscall"
 	"testing"
 
@@ -14,14 +13,7 @@ import (
 // hotfix, the database is killed while a hotfix waits, and all goes on.
 func TestTheStoryOnPostgres(t *testing.T) {
 	t.Parallel()
-	if pg.Available() == "" && os.Getenv("CI") == "" {
-		t.Skip("PostgreSQL is not installed: apt-get install postgresql")
-	}
-	server, err := pg.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Stop)
+	server := pg.ForTest(t)
 	database, err := server.Database(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,9 +75,9 @@ func (e *Engine) ask(ctx context.Context, id string, call func(c *runner.Client)
 		if deaf += pause; deaf%(5*pause) != 0 {
 			continue
 		}
-		alive := false
+		who, alive := cmp.Or(id, e.Cluster.ID), false
 		err := e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
-			alive, err = tx.RunnerAlive(ctx, e.ownID(id))
+			alive, err = tx.RunnerAlive(ctx, who)
 			return err
 		})
 		switch {
@@ -84,17 +85,10 @@ func (e *Engine) ask(ctx context.Context, id string, call func(c *runner.Client)
 			return err
 		case !alive:
 			return errLost
-		case deaf >= deafFor && id != e.Cluster.ID:
+		case deaf >= deafFor && who != e.Cluster.ID:
 			return errDeaf
 		}
 	}
-}
-
-func (e *Engine) ownID(id string) string {
-	if id == "" && e.Cluster != nil {
-		return e.Cluster.ID
-	}
-	return id
 }
 
 // give tells which runner runs an attempt; one that nobody has yet is given to a

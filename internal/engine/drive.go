@@ -184,8 +184,14 @@ func (d *driver) askLocks() {
 
 // write saves under the drive's lease.
 func (d *driver) write(ctx context.Context, f func(ctx context.Context, tx *store.Tx) error) error {
-	return d.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-		if err := tx.Guard(ctx, d.build.ID, d.build.LeaseFence, leaseTTL); err != nil {
+	return d.underLease(ctx, d.build, f)
+}
+
+// underLease saves for whoever has the build's lease, and renews it; every write of
+// a driver and of its performers goes through it.
+func (e *Engine) underLease(ctx context.Context, b delivery.Build, f func(ctx context.Context, tx *store.Tx) error) error {
+	return e.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if err := tx.Guard(ctx, b.ID, b.LeaseFence, leaseTTL); err != nil {
 			return err
 		}
 		return f(ctx, tx)

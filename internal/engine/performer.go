@@ -55,12 +55,7 @@ func (p *performer) do(ctx context.Context) (r result) {
 
 // write saves under the drive's lease, from a performer.
 func (p *performer) write(ctx context.Context, f func(ctx context.Context, tx *store.Tx) error) error {
-	return p.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-		if err := tx.Guard(ctx, p.build.ID, p.build.LeaseFence, leaseTTL); err != nil {
-			return err
-		}
-		return f(ctx, tx)
-	})
+	return p.underLease(ctx, p.build, f)
 }
 
 // rows commits an effect that is rows and nothing else: its call is the commit.

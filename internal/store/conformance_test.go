@@ -3,7 +3,6 @@ package store_test
 import (
 	"context"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -39,17 +38,7 @@ func TestSQLite(t *testing.T) {
 
 func TestPostgres(t *testing.T) {
 	t.Parallel()
-	if pg.Available() == "" {
-		if os.Getenv("CI") != "" {
-			t.Fatal("CI has no PostgreSQL: see ci/needs.sh")
-		}
-		t.Skip("PostgreSQL is not installed: apt-get install postgresql")
-	}
-	server, err := pg.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Stop)
+	server := pg.ForTest(t)
 	storetest.Run(t, func(t *testing.T) (*store.Store, string) {
 		t.Helper()
 		url, err := server.Database(t.Context())
@@ -75,14 +64,7 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 // keeps the others from writing only for a while, and what it then writes is refused.
 func TestAPausedWriterLosesItsTurn(t *testing.T) {
 	t.Parallel()
-	if pg.Available() == "" && os.Getenv("CI") == "" {
-		t.Skip("PostgreSQL is not installed: apt-get install postgresql")
-	}
-	server, err := pg.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Stop)
+	server := pg.ForTest(t)
 	url, err := server.Database(t.Context())
 	if err != nil {
 		t.Fatal(err)

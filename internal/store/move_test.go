@@ -3,7 +3,6 @@ package store_test
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -57,17 +56,7 @@ func fill(t *testing.T, s *store.Store) {
 
 func TestRowsMoveToPostgresAndBack(t *testing.T) {
 	t.Parallel()
-	if pg.Available() == "" {
-		if os.Getenv("CI") != "" {
-			t.Fatal("CI has no PostgreSQL: see ci/needs.sh")
-		}
-		t.Skip("PostgreSQL is not installed: apt-get install postgresql")
-	}
-	server, err := pg.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Stop)
+	server := pg.ForTest(t)
 	url, err := server.Database(t.Context())
 	if err != nil {
 		t.Fatal(err)

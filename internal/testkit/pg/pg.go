@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"testing"
 	"time"
 )
 
@@ -66,6 +67,21 @@ func Start() (*Server, error) {
 		return nil, fmt.Errorf("initdb: %w\n%s", err, out)
 	}
 	return s, s.Run()
+}
+
+// ForTest starts a server that ends with the test. Where PostgreSQL is not
+// installed the test is skipped, and in CI it fails.
+func ForTest(tb testing.TB) *Server {
+	tb.Helper()
+	if Available() == "" && os.Getenv("CI") == "" {
+		tb.Skip("PostgreSQL is not installed: apt-get install postgresql")
+	}
+	s, err := Start()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(s.Stop)
+	return s
 }
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
