@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -475,15 +476,12 @@ func (c *fleet) check() {
 				}
 			}
 		}
-		gone := map[string]bool{}
-		for _, id := range journal("downs") {
-			gone[id] = true
-		}
+		// A destruction whose machine died is tried again until it is done.
 		for _, number := range c.promoted[project] {
 			qa := fmt.Sprintf("%s-qa-%d", project, number)
 			for _, id := range journal("ups") {
-				if (id == qa || strings.HasPrefix(id, qa+"-")) && !gone[id] {
-					c.Errorf("environment %s was created and is still there", id)
+				if id == qa || strings.HasPrefix(id, qa+"-") {
+					w.until("environment "+id+" is destroyed", func() bool { return slices.Contains(journal("downs"), id) })
 				}
 			}
 		}
