@@ -58,7 +58,17 @@ func (s *Store) Move(ctx context.Context, to *Store) ([]Moved, error) {
 	}
 	defer from.Rollback() //nolint:errcheck // it only reads
 	var moved []Moved
-	err = to.Write(ctx, func(ctx context.Context, tx *Tx) error {
+	err = to.write(ctx, nil, func(ctx context.Context, tx *Tx) error { // as long as it takes: nothing waits for it
+		for _, db := range []struct {
+			*Store
+			tx querier
+		}{{s, from}, {to, tx.tx}} {
+			if db.dialect.goose == goose.DialectPostgres {
+				if _, err := db.tx.ExecContext(ctx, `set local idle_in_transaction_session_timeout = 0`); err != nil { // it idles while the other side is busy
+					return fmt.Errorf("let the database wait: %w", err)
+				}
+			}
+		}
 		for _, t := range tables {
 			n, err := one(ctx, tx.tx, scanInt, "", `select count(*) from `+t.name)
 			if err != nil {
