@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	cdplog "github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
@@ -243,6 +244,34 @@ func TestFirstStreamFails(t *testing.T) {
 	}
 }
 
+// TestALeftPageIsTrueWhenSomebodyLooks has a page in a hidden tab whose stream was
+// lost without a word, as overnight behind a router that forgets connections.
+func TestALeftPageIsTrueWhenSomebodyLooks(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	ts := serve(t, f)
+	ctx, _ := browse(t, ts, 1280, 800, "0")
+	_, err := chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: "window.setInterval = () => 0"}) // which refreshes it each minute
+	must(t, err)
+	do(t, ctx, chromedp.Navigate(ts.URL+"/a/7KQ2MXPA"))
+	eventually(t, ctx, `document.querySelector(".decide button.primary")`)
+	other, done := chromedp.NewContext(ctx, chromedp.WithNewWindow(false))
+	t.Cleanup(done)
+	do(t, other, chromedp.Navigate(ts.URL+"/petstore/audit"))
+	eventually(t, ctx, `document.hidden`)
+	f.mu.Lock()
+	f.gate.Build.Subject = "What nobody told the page"
+	f.mu.Unlock()
+	chosen, err := chromedp.Run(ctx, chromedp.Evaluate[bool](`document.body.innerText.includes("What nobody told the page")`))
+	must(t, err)
+	if chosen {
+		t.Fatal("the page was told")
+	}
+	_, err = chromedp.Call(ctx, page.BringToFront, cdp.Empty{})
+	must(t, err)
+	eventually(t, ctx, `document.body.innerText.includes("What nobody told the page")`)
+}
+
 // TestLogInABrowser names lines by clicking and by address, and lets a log with
 // steps and groups grow.
 func TestLogInABrowser(t *testing.T) {
@@ -262,6 +291,11 @@ func TestLogInABrowser(t *testing.T) {
 	do(t, ctx, chromedp.Click(chromedp.CSS("#L14 .ln")))
 	eventually(t, ctx, `location.hash === "#L14" && document.querySelectorAll(".line.chosen").length === 1`)
 	eventually(t, ctx, `(() => { document.querySelector("#L17 .ln").dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true, shiftKey: true })); return location.hash === "#L14-L17" && location.search.includes("line=14") && location.search.includes("to=17"); })()`)
+
+	do(t, ctx, chromedp.Navigate(log+"?first=1"))
+	eventually(t, ctx, `document.querySelector("summary#L1")`)
+	do(t, ctx, chromedp.Click(chromedp.CSS("#L1 .ln")))
+	eventually(t, ctx, `location.hash === "#L1" && document.querySelector("details[open] > #L1.chosen")`)
 
 	// At its end it grows; a group closes when it has ended.
 	do(t, ctx, chromedp.Navigate(log))

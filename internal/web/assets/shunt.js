@@ -35,6 +35,8 @@
   const connectLater = (e) => setTimeout(() => { if (e.isConnected && window.htmx) htmx.trigger(e, "connect"); }, retryAfter);
   // Ages ("14 min ago") grow old even when nothing happens.
   setInterval(() => { if (!document.hidden) refresh(); }, 60000);
+  // A page that nobody looked at may have lost its stream without a word.
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
   document.addEventListener("htmx:sse:after:connection", () => { stale(false); refresh(); });
   document.addEventListener("htmx:sse:error", () => stale(true));
   document.addEventListener("htmx:sse:before:connection", (e) => { if (e.detail.connection.attempt > 1) stale(true); });
@@ -149,15 +151,21 @@
   }
   let anchor = 0;
   document.addEventListener("click", (e) => {
-    const a = e.target instanceof Element && e.target.closest("#log.whole a.ln");
+    const a = e.target instanceof Element && e.target.closest("#log.whole a.ln, #log summary .ln");
     if (!a || e.ctrlKey || e.metaKey) return;
-    e.preventDefault(); // stay in the window
+    e.preventDefault(); // stay in the window, and fold nothing
+    const section = a.closest("#log");
     const n = +a.textContent;
     const hash = e.shiftKey && anchor ? "#L" + Math.min(anchor, n) + "-L" + Math.max(anchor, n) : "#L" + n;
     if (!e.shiftKey) anchor = n;
-    const url = new URL(a.href);
-    url.searchParams.set("line", Math.min(anchor, n));
+    const url = new URL(section.dataset.lines, location.href);
+    url.searchParams.set("line", Math.min(anchor || n, n));
     if (e.shiftKey) url.searchParams.set("to", Math.max(anchor, n));
+    if (!section.classList.contains("whole")) {
+      url.hash = hash;
+      location.assign(url);
+      return;
+    }
     history.replaceState(null, "", url.pathname + url.search + hash);
     range();
   });
