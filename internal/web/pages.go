@@ -262,6 +262,9 @@ func (s *server) logPage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err //nolint:wrapcheck // explained by fail
 	}
+	if !slices.ContainsFunc(b.Nodes, func(n api.Node) bool { return n.Name == node }) {
+		return notFound("build " + num(number) + " of " + name + " has no " + node)
+	}
 	v := logView{Project: name, Number: number, Node: node, Relative: q.Get("time") == "relative", Query: strings.TrimSpace(q.Get("q"))}
 	if len(v.Query) > 200 {
 		return &delivery.Error{Kind: delivery.KindInvalid, What: "cannot look for that", Why: "it has more than 200 letters"}
