@@ -63,7 +63,7 @@ bench: ## overhead beside the floor of this machine
 	go run ./internal/bench
 
 .PHONY: screenshots
-screenshots: needs ## pictures of the pages in docs/screenshots
+screenshots: needs ## pictures of every page, in both palettes and three widths, in docs/screenshots
 	mkdir -p docs/screenshots
 	SHUNT_SHOTS=$(CURDIR)/docs/screenshots go test -count=1 -run TestScreenshots ./internal/web
 

@@ -388,25 +388,19 @@ func TestAxe(t *testing.T) {
 	}
 }
 
-// TestScreenshots writes pictures of the pages into $SHUNT_SHOTS, for people:
-// those of the documentation, or with $SHUNT_SHOTS_ALL every page.
+// TestScreenshots writes pictures of all pages into $SHUNT_SHOTS, for people.
 func TestScreenshots(t *testing.T) { //nolint:paralleltest // many browsers at once are too slow
 	dir := os.Getenv("SHUNT_SHOTS")
 	if dir == "" {
 		t.Skip("SHUNT_SHOTS is not set")
 	}
-	all := os.Getenv("SHUNT_SHOTS_ALL") != ""
-	pages := map[string]string{"home": "/", "project": "/petstore", "build": "/petstore/43?node=job/build", "gate": "/a/7KQ2MXPA"}
-	widths := []int{1280, 360}
-	if all {
-		widths = append(widths, 768)
-		maps.Copy(pages, map[string]string{
-			"failed": "/petstore/42", "mail": "/mail/m2", "env": "/petstore/environments", "owed": "/petstore/back-merges", "audit": "/petstore/audit", "settings": "/petstore/settings", "log": "/petstore/43/log/job/build", "search": "/petstore/43/log/job/build?q=ok",
-			"hotfixes": "/petstore/hotfixes?name=cart-500", "compare": "/petstore/compare", "timeline": "/petstore/timeline", "artifacts": "/petstore/artifacts", "design": "/ui", "error": "/petstore/99",
-		})
+	pages := map[string]string{
+		"home": "/", "project": "/petstore", "build": "/petstore/43?node=job/build", "gate": "/a/7KQ2MXPA",
+		"failed": "/petstore/42", "mail": "/mail/m2", "env": "/petstore/environments", "owed": "/petstore/back-merges", "audit": "/petstore/audit", "settings": "/petstore/settings", "log": "/petstore/43/log/job/build", "search": "/petstore/43/log/job/build?q=ok",
+		"hotfixes": "/petstore/hotfixes?name=cart-500", "compare": "/petstore/compare", "timeline": "/petstore/timeline", "artifacts": "/petstore/artifacts", "design": "/ui", "error": "/petstore/99",
 	}
 	for scheme, word := range map[string]string{"0": "dark", "1": "light"} {
-		for _, width := range widths {
+		for _, width := range []int{360, 768, 1280} {
 			f := newFake()
 			f.logs["job/build"].done = false
 			ctx, complaints := browse(t, serve(t, f), width, 800, scheme)
@@ -426,9 +420,6 @@ func TestScreenshots(t *testing.T) { //nolint:paralleltest // many browsers at o
 			for name, path := range pages {
 				do(t, ctx, chromedp.Navigate(base+path))
 				shoot(name)
-			}
-			if !all {
-				continue
 			}
 			_, err = f.Decide(ctx, Actor{"ana", "127.0.0.1, page"}, "petstore", 43, api.Decide{Promote: true})
 			must(t, err)
