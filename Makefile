@@ -33,8 +33,8 @@ faults: ## every failpoint, every fault, 10,000 histories, 360 faults of the dis
 	go test -count 1 -timeout 30m -v ./internal/e2e -run 'TestF[0-9]' -long
 	go test -count 1 -timeout 30m -v ./internal/e2e -run TestACluster -cluster.builds 500
 
-faults-every: ## a fault of the disk at every call of the story, one after the other (many hours)
-	go test -count 1 -timeout 0 -run WhateverTheDisk ./internal/faults/disk -v -ops -1
+faults-every: ## a fault of the disk at every call of the story (many hours; PART=3/20 is a part of it)
+	go test -count 1 -timeout 0 -run WhateverTheDisk ./internal/faults/disk -v -ops -1 -part $(or $(PART),1/1)
 
 faults-selfcheck: ## plants bugs in the server, one at a time; the suite must catch each
 	go run ./internal/faults/selfcheck

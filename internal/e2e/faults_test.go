@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"database/sql"
 	"io"
 	"net"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/testkit/fill"
 )
 
 // F13: the git remote is away when a person promotes. The decision stands, nothing
@@ -217,6 +220,16 @@ func TestF22AnUpgradeDiesInItsMigration(t *testing.T) {
 		}
 	}
 	database, old := filepath.Join(w.data, "shunt.db"), w.exe
+	w.kill(syscall.SIGTERM)
+	many := fill.Size{Projects: 20, Builds: 51, Open: 50, Jobs: 1}
+	repo, err := fill.MakeRepo(t.Context(), w.at("many.git"), fill.Pipeline(many))
+	w.must(err)
+	w.must(fill.Database(t.Context(), w.data, repo, many, time.Now()))
+	before := openGates(t, database)
+	if len(before) != 1003 {
+		t.Fatalf("%d gates are open", len(before))
+	}
+	w.start()
 	for _, at := range []struct {
 		point   string
 		applied bool
@@ -249,11 +262,43 @@ func TestF22AnUpgradeDiesInItsMigration(t *testing.T) {
 		intact("after " + at.point)
 	}
 	w.kill(syscall.SIGTERM)
+	if now := openGates(t, database); !slices.Equal(now, before) {
+		t.Errorf("%d gates were open, %d are, or others", len(before), len(now))
+	}
 	w.exe = next
 	w.start()
 	intact("with the new version")
+	if now := openGates(t, database); !slices.Equal(now, before) {
+		t.Errorf("with the new version %d gates are open, not %d, or others", len(now), len(before))
+	}
 	w.promote(3)
 	w.shipped(3, 1)
+}
+
+// openGates lists the open gates of a database, with all that a decision binds.
+func openGates(t *testing.T, database string) (list []string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+database+"?mode=ro")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	rows, err := db.QueryContext(t.Context(), `select id || ' ' || version || ' ' || expires_at || ' ' || binding from gates where state = 'open' order by id`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var gate string
+		if err := rows.Scan(&gate); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, gate)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return list
 }
 
 // beside starts a second server on the world's database, with a data directory and

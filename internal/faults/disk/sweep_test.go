@@ -20,6 +20,7 @@ var (
 	ops     = flag.Int("ops", 0, "stories for each of the disk's sweeps; 0: by -faults; -1: every op of the story, which takes hours")
 	onlyOps = flag.String("deed", "", "one fault of the disk to play, as it is printed: server.sync=kill@17/ordered/0")
 	only    = flag.String("sweep", "", "the disk's sweeps to play, with commas; empty: all")
+	part    = flag.String("part", "1/1", "which of how many parts of the stories to play, such as 3/20: all parts with one seed are all stories")
 	lanes   = flag.Int("lanes", 4, "stories of the disk's sweeps that are played at once")
 )
 
@@ -134,6 +135,10 @@ func TestTheStoryEndsTheSameWhateverTheDiskDoes(t *testing.T) {
 		report = map[string]*tally{"deed": {}}
 		tasks = []task{{d, report["deed"]}}
 	}
+	var nth, of int
+	if _, err := fmt.Sscanf(*part, "%d/%d", &nth, &of); err != nil || nth < 1 || of < nth {
+		t.Fatalf("-part %s: want such as 3/20", *part)
+	}
 	next := make(chan task)
 	var wg sync.WaitGroup
 	for range *lanes {
@@ -154,8 +159,8 @@ func TestTheStoryEndsTheSameWhateverTheDiskDoes(t *testing.T) {
 			}
 		})
 	}
-	for _, k := range tasks {
-		next <- k
+	for i := nth - 1; i < len(tasks); i += of {
+		next <- tasks[i]
 	}
 	close(next)
 	wg.Wait()
