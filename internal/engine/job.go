@@ -301,6 +301,7 @@ func (p *performer) follow(ctx context.Context, where, id string) (res runner.Re
 			if err != nil {
 				return res, fmt.Errorf("copy log: %w", err)
 			}
+			log.index(ctx, indexEvery)
 			if n == 0 {
 				break
 			}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/shuntcd/shunt/internal/artifact"
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/runlog"
 )
 
 // Logs keeps the logs of attempts. Whoever drives a build copies the runner's log
@@ -45,10 +46,11 @@ type knownLog struct {
 }
 
 const (
-	shipEvery = time.Second
-	shipBytes = 1 << 20                // of a chunk, at most
-	askEvery  = 500 * time.Millisecond // how often the object store is asked about one log, at most
-	maxKnown  = 10_000                 // logs that are remembered while nobody writes them
+	shipEvery  = time.Second
+	shipBytes  = 1 << 20                // of a chunk, at most
+	askEvery   = 500 * time.Millisecond // how often the object store is asked about one log, at most
+	indexEvery = 64 << 20               // bytes that a log grows by before its index follows
+	maxKnown   = 10_000                 // logs that are remembered while nobody writes them
 )
 
 // NewLogs keeps logs in a directory, and in an object store unless that is nil.
@@ -96,6 +98,37 @@ func (l *Logs) Open(id string) (*os.File, error) {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	return f, nil
+}
+
+// Index tells where the lines of an open log begin. It is kept beside the log; a
+// lost or old one is made again from the log itself.
+func (l *Logs) Index(ctx context.Context, log *os.File) (*runlog.Index, error) {
+	info, err := log.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read log: %w", err)
+	}
+	file := log.Name() + ".index"
+	kept, err := os.ReadFile(file) //nolint:gosec // beside the log
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read the index of the log: %w", err)
+	}
+	x := runlog.DecodeIndex(kept, info.Size())
+	grown, err := x.Extend(ctx, log, info.Size())
+	if err != nil || !grown {
+		return x, err //nolint:wrapcheck // says what it is
+	}
+	f, err := os.CreateTemp(l.dir, ".new-*")
+	if err != nil {
+		return nil, fmt.Errorf("keep the index of the log: %w", err)
+	}
+	_, err = f.Write(x.Encode())
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), file)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("keep the index of the log: %w", errors.Join(err, os.Remove(f.Name())))
+	}
+	return x, nil
 }
 
 // Sync extends the file of a log by what the object store has more. It asks at

@@ -13,6 +13,7 @@ import (
 
 	"github.com/shuntcd/shunt/internal/artifact"
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/runlog"
 	"github.com/shuntcd/shunt/internal/testkit/s3"
 )
 
@@ -156,5 +157,44 @@ func TestLogWaitsForTheObjectStore(t *testing.T) {
 	}
 	if err := b.Sync(ctx, "y-1", true); err != nil || !strings.Contains(b.text(t, "y-1"), "meanwhile") {
 		t.Errorf("%q %v", b.text(t, "y-1"), err)
+	}
+}
+
+// TestALongLogIsIndexedBeforeSomebodyOpensIt: who opens it does not wait until it
+// was read once.
+func TestALongLogIsIndexedBeforeSomebodyOpensIt(t *testing.T) {
+	t.Parallel()
+	logs := NewLogs(t.TempDir(), nil, slog.New(slog.DiscardHandler))
+	w, err := logs.write(t.Context(), "long")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := io.WriteString(w, strings.Repeat("1 |line\n", 2*runlog.IndexEvery+1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.finish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := os.ReadFile(logs.Path("long") + ".index")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := runlog.DecodeIndex(kept, w.size.Load())
+	grown, err := x.Extend(t.Context(), w.file, w.size.Load())
+	if err != nil || grown {
+		t.Errorf("the index lacks something: %v", err)
+	}
+	if at, err := x.Offset(t.Context(), w.file, w.size.Load(), 2*runlog.IndexEvery+1); at != 8*2*runlog.IndexEvery || err != nil {
+		t.Errorf("the last line begins at %d, %v", at, err)
+	}
+	for _, line := range []int64{1, 2 * runlog.IndexEvery} {
+		if at, err := x.Offset(t.Context(), w.file, w.size.Load(), line); at != 8*(line-1) || err != nil {
+			t.Errorf("line %d begins at %d, %v", line, at, err)
+		}
+	}
+	empty, _ := os.ReadDir(logs.dir)
+	if len(empty) != 2 {
+		t.Errorf("there are %d files, not the log and its index", len(empty))
 	}
 }

@@ -18,6 +18,7 @@ type logWriter struct {
 	id      string
 	file    *os.File
 	size    atomic.Int64 // bytes in the file
+	indexed int64        // bytes when the index was last extended
 	shipped int64        // the object store has all before this; -1: it was not asked yet
 	stop    context.CancelFunc
 	shipper sync.WaitGroup
@@ -58,6 +59,19 @@ func (w *logWriter) Write(p []byte) (int, error) {
 	n, err := w.file.Write(p)
 	w.size.Add(int64(n))
 	return n, err //nolint:wrapcheck // an io.Writer
+}
+
+// index has the index follow the log, so that nobody who opens a long one waits
+// for it. It is only a help: without it the log is as good.
+func (w *logWriter) index(ctx context.Context, every int64) {
+	size := w.size.Load()
+	if size-w.indexed < every {
+		return
+	}
+	w.indexed = size
+	if _, err := w.logs.Index(ctx, w.file); err != nil {
+		w.logs.log.Warn("cannot index a log", "job", w.id, "error", err)
+	}
 }
 
 // shipOn ships what is new, once a second, until ctx ends. While the object store
@@ -111,6 +125,7 @@ func (w *logWriter) finish(ctx context.Context) error {
 	if err := errors.Join(w.file.Sync(), syncDir(w.logs.dir)); err != nil { // its bytes and its name
 		return fmt.Errorf("keep log: %w", err)
 	}
+	w.index(ctx, 1)
 	if w.logs.remote == nil || w.logs.whole(w.id) {
 		return nil
 	}

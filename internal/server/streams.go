@@ -2,12 +2,9 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/shuntcd/shunt/internal/api"
@@ -99,38 +96,8 @@ func (l *logFile) Wait(ctx context.Context, offset int64) error {
 	return nil
 }
 
-// Index implements web.Log. It is kept beside the log; a lost or old one is made
-// again from the log itself.
-func (l *logFile) Index(ctx context.Context) (*runlog.Index, error) {
-	file, size := l.Name()+".index", l.Size()
-	kept, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read the index of the log: %w", err)
-	}
-	x := runlog.DecodeIndex(kept, size)
-	grown, err := x.Extend(ctx, l.File, size)
-	if err != nil || !grown {
-		return x, err
-	}
-	if err := replaceFile(file, x.Encode()); err != nil {
-		return nil, fmt.Errorf("keep the index of the log: %w", err)
-	}
-	return x, nil
-}
-
-// replaceFile writes a file so that a reader sees the old one or the new one.
-func replaceFile(file string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(file), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) //nolint:errcheck // it is renamed by then
-	_, err = f.Write(content)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), file)
-}
+// Index implements web.Log.
+func (l *logFile) Index(ctx context.Context) (*runlog.Index, error) { return l.logs.Index(ctx, l.File) }
 
 // Artifact implements web.Reader.
 func (s *Server) Artifact(ctx context.Context, project string, number int64, name string) (api.Artifact, io.ReadSeekCloser, error) {
