@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -213,9 +214,26 @@ func readProcess(pid int) process {
 		p.state = f[0][0]
 		p.parent, _ = strconv.Atoi(f[1])
 	}
-	line, _ := os.ReadFile(dir + "cmdline")
+	line, _ := readMemory(dir + "cmdline")
 	p.args = strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")
 	return p
+}
+
+// readMemory reads a file of /proc for which the kernel looks into the process's
+// memory. That waits for a process that waits for a mapped page of our disk, which
+// may wait for us: so it is given up soon.
+func readMemory(file string) (content []byte, ok bool) {
+	read := make(chan []byte, 1)
+	go func() {
+		b, _ := os.ReadFile(file)
+		read <- b
+	}()
+	select {
+	case b := <-read:
+		return b, true
+	case <-time.After(2 * time.Second):
+		return nil, false
+	}
 }
 
 func (p process) arg(n int) string {
@@ -240,8 +258,16 @@ func (p process) names(words string) bool {
 	if strings.Contains(strings.Join(p.args, " "), words) {
 		return true
 	}
-	env, _ := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/environ")
-	return bytes.Contains(env, []byte(words))
+	dir := "/proc/" + strconv.Itoa(p.pid) + "/"
+	env, ok := readMemory(dir + "environ")
+	if ok {
+		return bytes.Contains(env, []byte(words))
+	}
+	files, _ := filepath.Glob(dir + "fd/*")
+	return slices.ContainsFunc(append(files, dir+"cwd"), func(link string) bool {
+		to, _ := os.Readlink(link)
+		return strings.HasPrefix(to, words)
+	})
 }
 
 // group is the process that a thread belongs to.
@@ -299,6 +325,10 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if file := os.Getenv(touches); file != "" {
+		touch(file)
+		return
+	}
 	var err error
 	if binDir, err = os.MkdirTemp("", "shunt-faults-bin-"); err != nil {
 		panic(err)
@@ -306,6 +336,63 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	_ = os.RemoveAll(binDir)
 	os.Exit(code)
+}
+
+// touches names a file; a process of this test with it maps the file, goes on
+// writing to the memory and making it durable, and maps other memory meanwhile.
+const touches = "SHUNT_TEST_TOUCHES"
+
+func touch(file string) {
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
+	if err == nil {
+		err = f.Truncate(4096)
+	}
+	var memory []byte
+	if err == nil {
+		memory, err = syscall.Mmap(int(f.Fd()), 0, 4096, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+	}
+	go func() {
+		for {
+			memory[0]++ // waits for the page that is being written
+		}
+	}()
+	go func() {
+		for {
+			if m, err := syscall.Mmap(-1, 0, 4096, syscall.PROT_READ, syscall.MAP_ANON|syscall.MAP_PRIVATE); err == nil {
+				_ = syscall.Munmap(m) // waits for whoever waits for a page
+			}
+		}
+	}()
+	for err == nil {
+		err = f.Sync()
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// TestPowerIsCutWhileAPageIsWritten: the kernel answers nobody who asks for the
+// arguments of a process that waits for the disk like that, and the disk asks.
+func TestPowerIsCutWhileAPageIsWritten(t *testing.T) {
+	t.Parallel()
+	m, err := newMachine(t, deed{who: "any", kind: disk.Write, n: 20, fault: "cut"})
+	if errors.Is(err, disk.ErrCannot) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), touches+"="+filepath.Join(m.mount, "mapped"))
+	out, err := cmd.CombinedOutput()
+	if m.fired != "write of /mapped by any" {
+		t.Errorf("the power was cut at %q; the process: %v\n%s", m.fired, err, out)
+	}
+	if ended, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || ended.Signal() != syscall.SIGKILL {
+		t.Errorf("the process ended with %v", cmd.ProcessState)
+	}
+	if err := m.close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // program is the program as people get it: no failpoints in it.
