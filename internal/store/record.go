@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
@@ -65,6 +66,23 @@ func (q queries) AuditRows(ctx context.Context, project string, before int64, li
 	}
 	return list(ctx, q.db, scanAudit, `select seq, at, project, number, actor, action, detail, hash from audit
 		where project = $1 and seq < $2 order by seq desc limit $3`, project, before, limit)
+}
+
+// LastAudit is the sequence number of the newest audit row; 0: there is none.
+func (q queries) LastAudit(ctx context.Context) (int64, error) {
+	return one(ctx, q.db, scanInt, "", `select coalesce(max(seq), 0) from audit`)
+}
+
+// AuditSince lists the newest rows of a project behind a sequence number with one
+// of some actions; a number of a build and a detail narrow it (0, "": any).
+func (q queries) AuditSince(ctx context.Context, project string, seq, number int64, detail string, actions []string, limit int) ([]AuditRow, error) {
+	args, marks := []any{project, seq, number, detail, limit}, make([]string, 0, len(actions))
+	for _, a := range actions {
+		args = append(args, a)
+		marks = append(marks, fmt.Sprint("$", len(args)))
+	}
+	return list(ctx, q.db, scanAudit, `select seq, at, project, number, actor, action, detail, hash from audit
+		where project = $1 and seq > $2 and (number = $3 or $3 = 0) and (detail = $4 or $4 = '') and action in (`+strings.Join(marks, ", ")+`) order by seq desc limit $5`, args...)
 }
 
 // VerifyAudit recomputes the whole chain; broken is the first row that does not

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -88,5 +89,52 @@ func pages(t *testing.T, s *store.Store) {
 	}
 	if as, err := s.ArtifactsBelow(ctx, "petstore", fix.Number, 10); err != nil || len(as) != 0 {
 		t.Errorf("artifacts below %+v %v", as, err)
+	}
+}
+
+func since(t *testing.T, s *store.Store) {
+	say := func(project string, number int64, action, detail string) {
+		t.Helper()
+		write(t, s, func(ctx context.Context, tx *store.Tx) error {
+			return tx.Audit(ctx, project, number, "ana", action, detail)
+		})
+	}
+	last := func() int64 {
+		t.Helper()
+		seq, err := s.LastAudit(t.Context())
+		must(t, err)
+		return seq
+	}
+	before := last()
+	say("petstore", 0, "hold", "freeze")
+	seen := last()
+	say("petstore", 7, "cancel", "stop")
+	say("petstore", 7, "re-run", "")
+	say("petstore", 8, "cancel", "stop, too")
+	say("other", 7, "cancel", "stop")
+	for _, x := range []struct {
+		seq, number int64
+		detail      string
+		limit       int
+		actions     []string
+		want        string
+	}{
+		{seen, 0, "", 9, []string{"cancel", "re-run"}, "cancel 8, re-run 7, cancel 7"},
+		{seen, 0, "", 2, []string{"cancel", "re-run"}, "cancel 8, re-run 7"},
+		{seen, 7, "", 9, []string{"cancel", "re-run"}, "re-run 7, cancel 7"},
+		{seen, 0, "stop", 9, []string{"cancel", "re-run"}, "cancel 7"},
+		{seen, 0, "", 9, []string{"hold"}, ""},
+		{before, 0, "", 9, []string{"hold"}, "hold 0"},
+		{last(), 0, "", 9, []string{"cancel"}, ""},
+	} {
+		rows, err := s.AuditSince(t.Context(), "petstore", x.seq, x.number, x.detail, x.actions, x.limit)
+		must(t, err)
+		var got []string
+		for _, r := range rows {
+			got = append(got, fmt.Sprint(r.Action, " ", r.Number))
+		}
+		if strings.Join(got, ", ") != x.want {
+			t.Errorf("%+v: %q", x, got)
+		}
 	}
 }
