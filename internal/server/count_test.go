@@ -20,6 +20,7 @@ import (
 	"github.com/shuntcd/shunt/internal/delivery"
 	"github.com/shuntcd/shunt/internal/store"
 	"github.com/shuntcd/shunt/internal/testkit/fill"
+	"github.com/shuntcd/shunt/internal/web"
 )
 
 // counted is a server whose queries are counted. It answers pages and drives
@@ -158,5 +159,18 @@ func TestQueriesDoNotGrowWithRows(t *testing.T) {
 		}
 		worst = max(worst, total)
 	}
+	b.mu.Lock()
+	b.queries = nil
+	b.mu.Unlock()
+	for _, of := range []web.Subject{{Concern: web.OfProject}, {Concern: web.OfBuild, Number: 5}, {Concern: web.OfSecret, Name: "KEY"}} {
+		if _, err := b.s.Since(t.Context(), fill.Project(0), of, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	asked := map[string]int{}
+	for _, query := range b.queries {
+		asked[query]++
+	}
+	b.scans(t, db, "a form", asked)
 	t.Logf("%d pages, at most %d queries each", len(pages), worst)
 }

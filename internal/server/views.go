@@ -474,9 +474,5 @@ func (s *Server) Audit(ctx context.Context, project string, before int64) ([]api
 		return nil, err
 	}
 	rows, err := s.store.AuditRows(ctx, project, before, 100)
-	out := make([]api.AuditRow, 0, len(rows))
-	for _, r := range rows {
-		out = append(out, api.AuditRow{Seq: r.Seq, At: r.At, Project: r.Project, Number: r.Number, Actor: r.Actor, Action: r.Action, Detail: r.Detail, Hash: r.Hash})
-	}
-	return out, err
+	return auditRows(rows), err
 }

@@ -40,6 +40,12 @@ type Reader interface {
 	FeedKey(ctx context.Context, project string) (string, error)
 	Secrets(ctx context.Context, project string) ([]string, error)
 	Audit(ctx context.Context, project string, before int64) ([]api.AuditRow, error)
+	// Seen is the number of the newest audit row of all: what a page shows is not
+	// older than that when it is asked first.
+	Seen(ctx context.Context) (int64, error)
+	// Since lists the newest audit rows behind a number after which a person would
+	// choose anew, newest first.
+	Since(ctx context.Context, project string, of Subject, seen int64) ([]api.AuditRow, error)
 	Mails(ctx context.Context) ([]api.Mail, error)
 	Doctor(ctx context.Context) ([]api.Check, error)
 	// Log opens the log of a node's attempt (0: the latest).
@@ -51,6 +57,24 @@ type Reader interface {
 	Subscribe(ctx context.Context, after int64) (events <-chan api.Event, cancel func(), err error)
 	// Ready tells whether the server can take work; nil: yes.
 	Ready(ctx context.Context) error
+}
+
+// Concern is a kind of form: what its sender had to know.
+type Concern string
+
+// The concerns of forms.
+const (
+	OfProject     Concern = "project"     // whether and what may ship, and what is in production
+	OfBuild       Concern = "build"       // how far a build has come
+	OfEnvironment Concern = "environment" // how long an ephemeral environment lives
+	OfSecret      Concern = "secret"
+)
+
+// Subject is what a form acts on.
+type Subject struct {
+	Concern Concern
+	Number  int64  // of the build
+	Name    string // of the secret, or the environment's id
 }
 
 // Log is the stored log of one attempt. It may still grow.

@@ -171,11 +171,11 @@ func TestPageStaysTrue(t *testing.T) {
 
 	// What somebody is typing survives a refresh, and Enter has sent nothing.
 	f.mu.Lock()
-	f.gate.Build.Subject = "A new subject"
+	f.gate.Build.Subject, f.gate.Version = "A new subject", 2
 	f.mu.Unlock()
 	f.emit("build")
 	eventually(t, ctx, `document.body.innerText.includes("A new subject")`)
-	eventually(t, ctx, `document.querySelector(".reject[open] textarea").value === "it breaks\nthe till"`)
+	eventually(t, ctx, `document.querySelector(".reject[open] textarea").value === "it breaks\nthe till" && document.querySelector(".reject [name=version]").value === "2"`)
 	eventually(t, ctx, `document.querySelector(".more[open] .diff")`)
 	if f.count() != 0 {
 		t.Fatalf("Enter decided: %v", f.calls)

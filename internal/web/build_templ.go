@@ -471,7 +471,7 @@ func buildPage(v buildView) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				for _, a := range v.B.Actions {
-					templ_7745c5c3_Err = action(v.B, a).Render(ctx, templ_7745c5c3_Buffer)
+					templ_7745c5c3_Err = action(v.frame, v.B, a).Render(ctx, templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
@@ -2590,7 +2590,7 @@ func artifacts(b api.BuildDetail) templ.Component {
 
 // action is what a person may do now. What is refused says why, and is no
 // control.
-func action(b api.BuildDetail, a api.Action) templ.Component {
+func action(f frame, b api.BuildDetail, a api.Action) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
 		if templ_7745c5c3_CtxErr := ctx.Err(); templ_7745c5c3_CtxErr != nil {
@@ -2654,12 +2654,20 @@ func action(b api.BuildDetail, a api.Action) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 234, "\"><button type=\"submit\">Run what failed again</button></form>")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 234, "\">")
+				if templ_7745c5c3_Err != nil {
+					return templ_7745c5c3_Err
+				}
+				templ_7745c5c3_Err = asSeen(f).Render(ctx, templ_7745c5c3_Buffer)
+				if templ_7745c5c3_Err != nil {
+					return templ_7745c5c3_Err
+				}
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 235, "<button type=\"submit\">Run what failed again</button></form>")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
 			case "cancel", "rollback":
-				templ_7745c5c3_Err = reasonForm(to(b.Project, num(b.Number), a.Name), actionWord(a.Name)+" ...", actionWord(a.Name)).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = reasonForm(f, a.Name, to(b.Project, num(b.Number), a.Name), actionWord(a.Name)+" ...", actionWord(a.Name)).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
@@ -2676,7 +2684,7 @@ func action(b api.BuildDetail, a api.Action) templ.Component {
 						}()
 					}
 					ctx = templ.InitializeContext(ctx)
-					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 235, "<input type=\"hidden\" name=\"action\" value=\"")
+					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 236, "<input type=\"hidden\" name=\"action\" value=\"")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
@@ -2689,13 +2697,13 @@ func action(b api.BuildDetail, a api.Action) templ.Component {
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
-					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 236, "\">")
+					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 237, "\">")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
 					return nil
 				})
-				templ_7745c5c3_Err = reasonForm(to(b.Project, num(b.Number), "resolve"), actionWord(a.Name)+" ...", actionWord(a.Name)).Render(templ.WithChildren(ctx, templ_7745c5c3_Var134), templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = reasonForm(f, a.Name, to(b.Project, num(b.Number), "resolve"), actionWord(a.Name)+" ...", actionWord(a.Name)).Render(templ.WithChildren(ctx, templ_7745c5c3_Var134), templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -134,7 +134,7 @@ func designPage(v designView) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = reasonForm("/ui", "Hold the main lane ...", "Hold promotions of the main lane").Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = reasonForm(v.frame, "hold", "/ui", "Hold the main lane ...", "Hold promotions of the main lane").Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

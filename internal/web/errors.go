@@ -65,7 +65,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		_, _ = w.Write(b) //nolint:gosec // JSON, with its type; nobody is left to tell of an error
 		return
 	}
-	s.show(w, r, p.Status, errorPage(errorView{frame: s.frame(r, p.Title), Problem: p, Back: backOf(r)}))
+	s.show(w, r, p.Status, errorPage(errorView{frame: s.frame(r, p.Title), Problem: p, Back: backOf(r), Written: r.PostForm.Get("reason")}))
 }
 
 func notFound(what string) *delivery.Error {

@@ -157,17 +157,19 @@ func (l *fakeLog) Wait(ctx context.Context, offset int64) error {
 
 // fake is a Backend with one project, petstore, whose hotfix build 43 waits.
 type fake struct {
-	mu      sync.Mutex
-	poison  string // appended to every text
-	subject string // of the commit of build 43
-	tickets delivery.Tickets
-	calls   []string
-	changes int
-	gate    api.GateDetail
-	logs    map[string]*fakeLog
-	events  []api.Event
-	subs    []chan api.Event
-	failing error
+	mu       sync.Mutex
+	poison   string // appended to every text
+	subject  string // of the commit of build 43
+	tickets  delivery.Tickets
+	calls    []string
+	changes  int
+	gate     api.GateDetail
+	logs     map[string]*fakeLog
+	events   []api.Event
+	subs     []chan api.Event
+	failing  error
+	incident string
+	happened []api.AuditRow // since the audit row 12
 }
 
 func digest(s string) string {
@@ -341,7 +343,11 @@ func (f *fake) Project(_ context.Context, name string) (api.Project, error) {
 	if err := f.known(name); err != nil {
 		return api.Project{}, err
 	}
-	return give(f, "Project "+name, f.projects()[0])
+	p := f.projects()[0]
+	f.mu.Lock()
+	p.Incident = f.incident
+	f.mu.Unlock()
+	return give(f, "Project "+name, p)
 }
 
 func (f *fake) Pushes(_ context.Context, p string) ([]api.Push, error) {
@@ -510,6 +516,27 @@ func (f *fake) Audit(_ context.Context, p string, before int64) ([]api.AuditRow,
 		{Seq: 12, At: now().Add(-7 * time.Minute), Project: p, Number: 43, Actor: "shunt", Action: "gate opened", Detail: "production, until 07:12", Hash: digest("12")},
 		{Seq: 11, At: now().Add(-14 * time.Minute), Project: p, Number: 43, Actor: "Ana Ruiz", Action: "push", Detail: "refs/heads/hotfix/cart-500", Hash: digest("11")},
 	})
+}
+
+// happen writes an audit row.
+func (f *fake) happen(number int64, actor, action, detail string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.happened = append(f.happened, api.AuditRow{Seq: int64(13 + len(f.happened)), At: now(), Project: "petstore", Number: number, Actor: actor, Action: action, Detail: detail})
+}
+
+func (f *fake) Seen(context.Context) (int64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return int64(12 + len(f.happened)), f.failing
+}
+
+func (f *fake) Since(_ context.Context, p string, of Subject, seen int64) ([]api.AuditRow, error) {
+	f.mu.Lock()
+	rows := slices.Clone(f.happened[max(0, seen-12):])
+	f.mu.Unlock()
+	slices.Reverse(rows)
+	return give(f, fmt.Sprint("Since ", p, " ", of, " ", seen), rows)
 }
 
 func (f *fake) Mails(context.Context) ([]api.Mail, error) {

@@ -32,7 +32,18 @@ func (s *server) formRoutes() {
 			return nil
 		}))
 	}
+	// What is done because of what a page shows is refused when that has changed.
+	act := func(pattern string, c Concern, f func(r *http.Request, who Actor, project string) error) {
+		in(pattern, func(r *http.Request, who Actor, project string) error {
+			if err := s.fresh(r, project, c); err != nil {
+				return err
+			}
+			return f(r, who, project)
+		})
+	}
 	b := s.Backend
+	// A test mail and a look at the remote, like signing in and out, do the same
+	// whatever the page has shown.
 	s.inner.HandleFunc("POST /{project}/settings/test-mail", s.handle(func(w http.ResponseWriter, r *http.Request) error {
 		p := r.PathValue("project")
 		sent, err := b.TestMail(r.Context(), s.actor(r.Context()), p)
@@ -43,23 +54,23 @@ func (s *server) formRoutes() {
 		return nil
 	}))
 	in("sync", func(r *http.Request, _ Actor, p string) error { _, err := b.Sync(r.Context(), p); return err })
-	in("hold", because(func(r *http.Request, who Actor, p, why string) error {
+	act("hold", OfProject, because(func(r *http.Request, who Actor, p, why string) error {
 		_, err := b.Hold(r.Context(), who, p, why)
 		return err
 	}))
-	in("release-hold", because(func(r *http.Request, who Actor, p, why string) error {
+	act("release-hold", OfProject, because(func(r *http.Request, who Actor, p, why string) error {
 		_, err := b.ReleaseHold(r.Context(), who, p, why)
 		return err
 	}))
-	in("clear-incident", because(func(r *http.Request, who Actor, p, why string) error {
+	act("clear-incident", OfProject, because(func(r *http.Request, who Actor, p, why string) error {
 		_, err := b.ClearIncident(r.Context(), who, p, why)
 		return err
 	}))
-	in("rollback", because(func(r *http.Request, who Actor, p, why string) error {
+	act("rollback", OfProject, because(func(r *http.Request, who Actor, p, why string) error {
 		_, err := b.Rollback(r.Context(), who, p, api.Rollback{Reason: why})
 		return err
 	}))
-	in("{number}/rollback", because(func(r *http.Request, who Actor, p, why string) error {
+	act("{number}/rollback", OfProject, because(func(r *http.Request, who Actor, p, why string) error {
 		n, err := numberOf(r)
 		if err != nil {
 			return err
@@ -67,7 +78,7 @@ func (s *server) formRoutes() {
 		_, err = b.Rollback(r.Context(), who, p, api.Rollback{To: n, Reason: why})
 		return err
 	}))
-	in("{number}/cancel", because(func(r *http.Request, who Actor, p, why string) error {
+	act("{number}/cancel", OfBuild, because(func(r *http.Request, who Actor, p, why string) error {
 		n, err := numberOf(r)
 		if err != nil {
 			return err
@@ -75,7 +86,7 @@ func (s *server) formRoutes() {
 		_, err = b.Cancel(r.Context(), who, p, n, why)
 		return err
 	}))
-	in("{number}/rerun", func(r *http.Request, who Actor, p string) error {
+	act("{number}/rerun", OfBuild, func(r *http.Request, who Actor, p string) error {
 		n, err := numberOf(r)
 		if err != nil {
 			return err
@@ -83,7 +94,7 @@ func (s *server) formRoutes() {
 		_, err = b.Rerun(r.Context(), who, p, n)
 		return err
 	})
-	in("{number}/resolve", because(func(r *http.Request, who Actor, p, why string) error {
+	act("{number}/resolve", OfBuild, because(func(r *http.Request, who Actor, p, why string) error {
 		n, err := numberOf(r)
 		if err != nil {
 			return err
@@ -91,12 +102,12 @@ func (s *server) formRoutes() {
 		_, err = b.Resolve(r.Context(), who, p, n, api.Resolve{Action: r.PostForm.Get("action"), Reason: why})
 		return err
 	}))
-	in("environments/{id}/keep", s.keep)
-	in("environments/{id}/destroy", func(r *http.Request, who Actor, p string) error {
+	act("environments/{id}/keep", OfEnvironment, s.keep)
+	act("environments/{id}/destroy", OfEnvironment, func(r *http.Request, who Actor, p string) error {
 		_, err := b.Destroy(r.Context(), who, p, r.PathValue("id"))
 		return err
 	})
-	in("settings/secrets", func(r *http.Request, who Actor, p string) error {
+	act("settings/secrets", OfSecret, func(r *http.Request, who Actor, p string) error {
 		name, value := strings.TrimSpace(r.PostForm.Get("name")), r.PostForm.Get("value")
 		if name == "" || value == "" {
 			return invalid("the secret is not stored", "it needs a name and a value")
@@ -104,7 +115,7 @@ func (s *server) formRoutes() {
 		// Browsers send the lines of a text area with CRLF; keys must not have it.
 		return b.SetSecret(r.Context(), who, p, name, strings.ReplaceAll(value, "\r\n", "\n"))
 	})
-	in("settings/delete-secret", func(r *http.Request, who Actor, p string) error {
+	act("settings/delete-secret", OfSecret, func(r *http.Request, who Actor, p string) error {
 		return b.DeleteSecret(r.Context(), who, p, r.PostForm.Get("name"))
 	})
 }
@@ -115,6 +126,39 @@ func (s *server) parseForm(w http.ResponseWriter, r *http.Request) error {
 		return &delivery.Error{Kind: delivery.KindInvalid, What: "the form cannot be read", Why: "it is broken or too large", Err: err}
 	}
 	return nil
+}
+
+// fresh refuses a form of a page that has grown old: something has happened since
+// after which its sender might choose anew. It is asked right before the act. What
+// happens in the milliseconds between meets the act's own rules, which are asked in
+// its transaction; where it has none (a hold, a secret) the later one stands.
+func (s *server) fresh(r *http.Request, project string, c Concern) error {
+	seen, err := strconv.ParseInt(r.PostForm.Get("seen"), 10, 64)
+	if err != nil || seen < 0 {
+		return &delivery.Error{Kind: delivery.KindInvalid, What: "nothing was done", Why: "the form does not say what you saw", Next: "Load the page again"}
+	}
+	of := Subject{Concern: c, Name: r.PathValue("id")}
+	if c == OfSecret {
+		of.Name = strings.TrimSpace(r.PostForm.Get("name"))
+	}
+	of.Number, _ = strconv.ParseInt(r.PathValue("number"), 10, 64) // not a number: the act says so
+	rows, err := s.Backend.Since(r.Context(), project, of, seen)
+	if err != nil || len(rows) == 0 {
+		return err //nolint:wrapcheck // explained by fail
+	}
+	why := []string{"Since you opened it:"}
+	for _, a := range rows {
+		line := a.Actor + ": " + a.Action
+		if a.Number > 0 {
+			line += " (build " + num(a.Number) + ")"
+		}
+		line += ", " + a.At.UTC().Format(minute)
+		if a.Detail != "" {
+			line += ": " + a.Detail
+		}
+		why = append(why, line)
+	}
+	return &delivery.Error{Kind: delivery.KindConflict, What: "nothing was done, because the page was old", Why: strings.Join(why, "\n"), Next: "Look again, then repeat it"}
 }
 
 func invalid(what, why string) *delivery.Error {

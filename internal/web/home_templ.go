@@ -891,7 +891,7 @@ func projectPage(v projectView) templ.Component {
 						}()
 					}
 					ctx = templ.InitializeContext(ctx)
-					templ_7745c5c3_Err = reasonForm(to(v.P.Name, "clear-incident"), "I have looked at it ...", "Accept production as it is now").Render(ctx, templ_7745c5c3_Buffer)
+					templ_7745c5c3_Err = reasonForm(v.frame, "clear-incident", to(v.P.Name, "clear-incident"), "I have looked at it ...", "Accept production as it is now").Render(ctx, templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
@@ -919,7 +919,7 @@ func projectPage(v projectView) templ.Component {
 						}()
 					}
 					ctx = templ.InitializeContext(ctx)
-					templ_7745c5c3_Err = reasonForm(to(v.P.Name, "release-hold"), "Release the hold ...", "Release the hold").Render(ctx, templ_7745c5c3_Buffer)
+					templ_7745c5c3_Err = reasonForm(v.frame, "release-hold", to(v.P.Name, "release-hold"), "Release the hold ...", "Release the hold").Render(ctx, templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
@@ -1285,13 +1285,13 @@ func projectPage(v projectView) templ.Component {
 					}
 					return nil
 				})
-				templ_7745c5c3_Err = reasonForm(to(v.P.Name, "rollback"), "Roll back production ...", "Put the build before back").Render(templ.WithChildren(ctx, templ_7745c5c3_Var59), templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = reasonForm(v.frame, "rollback", to(v.P.Name, "rollback"), "Roll back production ...", "Put the build before back").Render(templ.WithChildren(ctx, templ_7745c5c3_Var59), templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
 			}
 			if v.P.Hold == "" {
-				templ_7745c5c3_Err = reasonForm(to(v.P.Name, "hold"), "Hold the main lane ...", "Hold promotions of the main lane").Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = reasonForm(v.frame, "hold", to(v.P.Name, "hold"), "Hold the main lane ...", "Hold promotions of the main lane").Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

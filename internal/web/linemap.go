@@ -268,14 +268,14 @@ func mapStops(in api.Lines, events []mapEvent, x func(int) int, step int, y []in
 				stops = append(stops, mapStop{Kind: "gate", X: x(e.col) + step, Y: level, State: string(s.GateState), Href: to("a", s.GateID), Title: fmt.Sprintf("Gate of build %d: %s", s.Number, gateWord(s.GateState))})
 			}
 		case 1:
-			title := fmt.Sprintf("Build %d went into production %s as %s", s.Number, s.ReleasedAt.UTC().Format("Mon 2 Jan 15:04 UTC"), s.Tag)
+			title := fmt.Sprintf("Build %d went into production %s as %s", s.Number, s.ReleasedAt.UTC().Format(minute), s.Tag)
 			live := s.Number == in.Running
 			if live {
 				title += ", and runs there now"
 			}
 			stops = append(stops, mapStop{Kind: "plate", X: x(e.col), Y: mapTop + mapMaster, Label: num(s.Number), Live: live, Href: buildURL(in.Project, s.Number), Title: title})
 		case 2:
-			stops = append(stops, mapStop{Kind: "merge", X: x(e.col), Y: mapTop, Href: to(in.Project, "back-merges"), Title: fmt.Sprintf("Production merged back into %s, %s", in.Branches.Integration, e.at.UTC().Format("Mon 2 Jan 15:04 UTC"))})
+			stops = append(stops, mapStop{Kind: "merge", X: x(e.col), Y: mapTop, Href: to(in.Project, "back-merges"), Title: fmt.Sprintf("Production merged back into %s, %s", in.Branches.Integration, e.at.UTC().Format(minute))})
 		}
 	}
 	return stops

@@ -23,27 +23,40 @@ func (s *server) pageRoutes() {
 	s.mux.HandleFunc("GET /ui", s.handle(s.design))
 	s.mux.HandleFunc("GET /mail", s.handle(s.mailbox))
 	s.mux.HandleFunc("GET /mail/{id}", s.handle(s.mail))
-	s.mux.HandleFunc("GET /{project}", s.handle(s.shared(s.project)))
+	s.mux.HandleFunc("GET /{project}", s.handle(s.shared(s.forms(s.project))))
 	s.mux.Handle("/{project}/{rest...}", s.inner)
 	s.mux.HandleFunc("/", s.handle(func(_ http.ResponseWriter, r *http.Request) error { return notFound("no page " + r.URL.Path) }))
 
-	s.inner.HandleFunc("GET /{project}/{number}", s.handle(s.shared(s.build)))
+	s.inner.HandleFunc("GET /{project}/{number}", s.handle(s.shared(s.forms(s.build))))
 	s.inner.HandleFunc("GET /{project}/{number}/log/{node...}", s.handle(s.logPage))
 	s.inner.HandleFunc("GET /{project}/compare", s.handle(s.compare))
 	s.inner.HandleFunc("GET /{project}/timeline", s.handle(s.shared(s.timeline)))
 	s.inner.HandleFunc("GET /{project}/artifacts", s.handle(s.artifactList))
 	s.inner.HandleFunc("GET /{project}/hotfixes", s.handle(s.shared(s.hotfixes)))
-	s.inner.HandleFunc("GET /{project}/environments", s.handle(s.shared(s.environments)))
+	s.inner.HandleFunc("GET /{project}/environments", s.handle(s.shared(s.forms(s.environments))))
 	s.inner.HandleFunc("GET /{project}/back-merges", s.handle(s.shared(s.backMerges)))
 	s.inner.HandleFunc("GET /{project}/audit", s.handle(s.audit))
-	s.inner.HandleFunc("GET /{project}/settings", s.handle(s.settings))
+	s.inner.HandleFunc("GET /{project}/settings", s.handle(s.forms(s.settings)))
 	s.inner.HandleFunc("/", s.handle(func(_ http.ResponseWriter, r *http.Request) error { return notFound("no page " + r.URL.Path) }))
+}
+
+// forms is a page with forms that act on what it shows. What they carry is read
+// before all else, so that nothing falls between.
+func (s *server) forms(page func(w http.ResponseWriter, r *http.Request, seen int64) error) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		seen, err := s.Backend.Seen(r.Context())
+		if err != nil {
+			return err //nolint:wrapcheck // explained by fail
+		}
+		return page(w, r, seen)
+	}
 }
 
 type errorView struct {
 	frame
 	Problem *problem
 	Back    string
+	Written string // the reason that was typed, so that it is not lost
 }
 
 type loginView struct {
@@ -130,7 +143,7 @@ const (
 	linesPerPage  = 40
 )
 
-func (s *server) project(w http.ResponseWriter, r *http.Request) error {
+func (s *server) project(w http.ResponseWriter, r *http.Request, seen int64) error {
 	ctx, name, q := r.Context(), r.PathValue("project"), r.URL.Query()
 	p, err := s.Backend.Project(ctx, name)
 	if err != nil {
@@ -146,7 +159,7 @@ func (s *server) project(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err //nolint:wrapcheck // explained by fail
 	}
-	v := projectView{frame: s.frame(r, name).live(name, 0).of(name, "builds"), P: p, Builds: builds, Filter: f}
+	v := projectView{frame: s.frame(r, name).live(name, 0).of(name, "builds").seeing(seen), P: p, Builds: builds, Filter: f}
 	limit := linesPerPage
 	if q.Get("map") == "200" {
 		limit = 200
@@ -182,7 +195,7 @@ func numberOf(r *http.Request) (int64, error) {
 	return n, nil
 }
 
-func (s *server) build(w http.ResponseWriter, r *http.Request) error {
+func (s *server) build(w http.ResponseWriter, r *http.Request, seen int64) error {
 	name := r.PathValue("project")
 	number, err := numberOf(r)
 	if err != nil {
@@ -192,7 +205,7 @@ func (s *server) build(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err //nolint:wrapcheck // explained by fail
 	}
-	v := buildView{frame: s.frame(r, name+" "+num(number)).live(name, number).of(name, "builds"), B: b}
+	v := buildView{frame: s.frame(r, name+" "+num(number)).live(name, number).of(name, "builds").seeing(seen), B: b}
 	if g, ok := openGate(b.Gates); ok {
 		v.Gate = &g
 	}
@@ -288,10 +301,11 @@ func (s *server) logPage(w http.ResponseWriter, r *http.Request) error {
 
 type gateView struct {
 	frame
-	G      api.GateDetail
-	Change *problem // why a decision was not taken; the page is shown with 409
-	Log    logView
-	Node   *api.Node // that runs now, after a decision
+	G       api.GateDetail
+	Change  *problem // why a decision was not taken; the page is shown with 409
+	Written string   // the reason that was given for it
+	Log     logView
+	Node    *api.Node // that runs now, after a decision
 }
 
 func (s *server) gate(w http.ResponseWriter, r *http.Request) error {
@@ -303,7 +317,7 @@ func (s *server) gate(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *server) showGate(w http.ResponseWriter, r *http.Request, status int, g api.GateDetail, change *problem) error {
-	v := gateView{frame: s.frame(r, "Build "+num(g.Number)+" of "+g.Project).live(g.Project, g.Number), G: g, Change: change}
+	v := gateView{frame: s.frame(r, "Build "+num(g.Number)+" of "+g.Project).live(g.Project, g.Number), G: g, Change: change, Written: r.PostForm.Get("reason")}
 	v.Self = to("a", g.ID) // also when it was a form that led here
 	if g.State == delivery.GatePromoted || g.State == delivery.GateRejected {
 		if i := slices.IndexFunc(g.Build.Nodes, func(n api.Node) bool { return n.State == delivery.NodeRunning }); i >= 0 {
@@ -401,13 +415,13 @@ type environmentsView struct {
 	Is []api.Instance
 }
 
-func (s *server) environments(w http.ResponseWriter, r *http.Request) error {
+func (s *server) environments(w http.ResponseWriter, r *http.Request, seen int64) error {
 	name := r.PathValue("project")
 	is, err := s.Backend.Instances(r.Context(), name)
 	if err != nil {
 		return err //nolint:wrapcheck // explained by fail
 	}
-	return s.render(w, r, http.StatusOK, environmentsPage(environmentsView{s.frame(r, name+" environments").live(name, 0).of(name, "environments"), is}))
+	return s.render(w, r, http.StatusOK, environmentsPage(environmentsView{s.frame(r, name+" environments").live(name, 0).of(name, "environments").seeing(seen), is}))
 }
 
 type backMergesView struct {
@@ -453,7 +467,7 @@ type settingsView struct {
 	Mailed  int      // addresses to which a test mail is on its way; 0: none was asked for
 }
 
-func (s *server) settings(w http.ResponseWriter, r *http.Request) error {
+func (s *server) settings(w http.ResponseWriter, r *http.Request, seen int64) error {
 	name := r.PathValue("project")
 	p, err := s.Backend.Project(r.Context(), name)
 	if err != nil {
@@ -467,7 +481,7 @@ func (s *server) settings(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err //nolint:wrapcheck // explained by fail
 	}
-	v := settingsView{frame: s.frame(r, name+" settings").of(name, "settings"), P: p, Hook: publicURL(s.PublicURL, p.WebhookPath), Secrets: secrets}
+	v := settingsView{frame: s.frame(r, name+" settings").of(name, "settings").seeing(seen), P: p, Hook: publicURL(s.PublicURL, p.WebhookPath), Secrets: secrets}
 	v.Mailed, _ = strconv.Atoi(r.URL.Query().Get("mailed")) // not a number: none
 	for _, file := range feedFiles() {
 		v.Feeds = append(v.Feeds, publicURL(s.PublicURL, to("badge", name, file))+"?key="+url.QueryEscape(key))

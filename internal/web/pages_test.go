@@ -187,12 +187,12 @@ func TestForms(t *testing.T) {
 		{"/petstore/settings/test-mail", "a=b", "TestMail {ana 127.0.0.1, page} petstore", "/petstore/settings?mailed=2#mail"},
 		{"/petstore/settings/delete-secret", "name=KEY", "DeleteSecret {ana 127.0.0.1, page} petstore KEY", "/petstore/settings"},
 	} {
-		got := ask(t, ts, http.MethodPost, tt.path, goodSession, tt.form)
+		got := ask(t, ts, http.MethodPost, tt.path, goodSession, "seen=12&"+tt.form)
 		if got.status != http.StatusSeeOther || got.header.Get("Location") != tt.back || f.last() != tt.call {
 			t.Errorf("%s: %d to %s: %q", tt.path, got.status, got.header.Get("Location"), f.last())
 		}
 		if strings.Contains(tt.form, "reason") {
-			if got := ask(t, ts, http.MethodPost, tt.path, goodSession, "reason=+"); got.status != http.StatusUnprocessableEntity {
+			if got := ask(t, ts, http.MethodPost, tt.path, goodSession, "seen=12&reason=+"); got.status != http.StatusUnprocessableEntity {
 				t.Errorf("%s without a reason: %d", tt.path, got.status)
 			}
 		}
@@ -201,7 +201,7 @@ func TestForms(t *testing.T) {
 		t.Errorf("huge form: %d", got.status)
 	}
 	f.failing = &delivery.Error{Kind: delivery.KindRefused, What: "cannot hold", Why: "because", Next: "do that"}
-	got := ask(t, ts, http.MethodPost, "/petstore/hold", goodSession, "reason=x")
+	got := ask(t, ts, http.MethodPost, "/petstore/hold", goodSession, "seen=12&reason=x")
 	if got.status != http.StatusConflict || !strings.Contains(got.body, "cannot hold") || !strings.Contains(got.body, "do that") || !strings.Contains(got.body, `href="/petstore"`) {
 		t.Errorf("refusal: %d %s", got.status, got.body)
 	}

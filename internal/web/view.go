@@ -16,6 +16,9 @@ import (
 	"github.com/shuntcd/shunt/internal/delivery"
 )
 
+// minute is how a moment is written where no script writes it in the reader's zone.
+const minute = "Mon 2 Jan 15:04 UTC"
+
 // frame is what all pages share.
 type frame struct {
 	Title   string
@@ -27,6 +30,7 @@ type frame struct {
 	Events  string // address of the event stream that keeps the page fresh; empty: it does not change
 	Self    string // the page's own address, to fetch it again
 	Chat    string // what a chat shows of a link to this page; only generic words
+	Seen    int64  // the newest audit row when the page was read; its forms carry it
 	Now     time.Time
 	asset   func(name string) string
 }
@@ -53,6 +57,11 @@ func (f frame) live(project string, number int64) frame {
 
 func (f frame) of(project, tab string) frame {
 	f.Project, f.Tab = project, tab
+	return f
+}
+
+func (f frame) seeing(seen int64) frame {
+	f.Seen = seen
 	return f
 }
 
