@@ -39,6 +39,7 @@ func Run(t *testing.T, open func(t *testing.T) (*store.Store, string)) {
 		{"a record comes back as it was written", roundTrip},
 		{"what git tells is written as the past", history},
 		{"a page reads all its rows at once", pages},
+		{"a freeze is planned, comes and goes", freezes},
 		{"servers agree on duties, runners and refs", cluster},
 	} {
 		t.Run(test.name, func(t *testing.T) {
