@@ -127,7 +127,10 @@ func TestWhatCannotBeFrozen(t *testing.T) {
 		}
 	}
 	w.refused(plan(delivery.Freeze{Project: project, Ends: now.Add(time.Hour), Reason: "x", By: "eve"}), delivery.KindRefused, "50 are planned already")
-	end := func(of string, id int64) error { _, err := w.engine.EndFreeze(w.ctx, of, id, "ops", "enough"); return err }
+	end := func(of string, id int64) error {
+		_, err := w.engine.EndFreeze(w.ctx, of, id, "ops", "enough")
+		return err
+	}
 	w.ok(end(project, 7))
 	w.refused(end(project, 7), delivery.KindConflict, "cannot end freeze 7: it was ended by ops: enough")
 	w.refused(end(project, 99), delivery.KindNotFound, "there is no freeze 99")

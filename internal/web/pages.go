@@ -92,6 +92,9 @@ func matches(p api.Project, query string) bool {
 	if p.Hold != "" {
 		text = append(text, "hold")
 	}
+	if f := p.Frozen(); f != nil {
+		text = append(text, "frozen freeze", f.Reason)
+	}
 	if p.Incident != "" {
 		text = append(text, "incident")
 	}
