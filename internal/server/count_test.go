@@ -73,19 +73,27 @@ func countedServer(t *testing.T, size fill.Size) *counted {
 	return c
 }
 
+// page fetches a page.
+func (c *counted) page(t *testing.T, path string) string {
+	t.Helper()
+	r := httptest.NewRequest(http.MethodGet, "http://localhost"+path, nil)
+	r.AddCookie(&http.Cookie{Name: "shunt_session", Value: c.cookie})
+	w := httptest.NewRecorder()
+	c.handler.ServeHTTP(w, r)
+	body, _ := io.ReadAll(w.Body)
+	if w.Code != http.StatusOK {
+		t.Fatalf("%s: %d %.2000s", path, w.Code, body)
+	}
+	return string(body)
+}
+
 // ask fetches a page and tells how often each query was sent for it.
 func (c *counted) ask(t *testing.T, path string) map[string]int {
 	t.Helper()
 	c.mu.Lock()
 	c.queries = nil
 	c.mu.Unlock()
-	r := httptest.NewRequest(http.MethodGet, "http://localhost"+path, nil)
-	r.AddCookie(&http.Cookie{Name: "shunt_session", Value: c.cookie})
-	w := httptest.NewRecorder()
-	c.handler.ServeHTTP(w, r)
-	if body, _ := io.ReadAll(w.Body); w.Code != http.StatusOK {
-		t.Fatalf("%s: %d %.2000s", path, w.Code, body)
-	}
+	c.page(t, path)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	times := map[string]int{}

@@ -40,9 +40,9 @@ func (q queries) FreezesBegun(ctx context.Context, project string, before time.T
 }
 
 // FreezesTurned lists the projects in which a freeze began or ended by the clock
-// after a time, and until another.
+// after a time, and until another; each once or more.
 func (q queries) FreezesTurned(ctx context.Context, after, until time.Time) ([]string, error) {
-	return list(ctx, q.db, scanText, `select distinct project from freezes where ended_at = 0 and ends > $1 and (ends <= $2 or begins > $1 and begins <= $2)`, micros(after), micros(until))
+	return list(ctx, q.db, scanText, `select project from freezes where ended_at = 0 and ends > $1 and (ends <= $2 or begins > $1 and begins <= $2)`, micros(after), micros(until))
 }
 
 // InsertFreeze writes a plan down and gives it its number.

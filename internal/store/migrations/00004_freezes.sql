@@ -16,6 +16,7 @@ create table freezes (
 );
 create index freezes_by_project on freezes (project, begins);
 create index freezes_ahead on freezes (ends) where ended_at = 0;
+create index freezes_ahead_of on freezes (project, ends) where ended_at = 0;
 
 drop index audit_turns;
 create index audit_turns on audit (project, seq) where action in ('hold', 'hold released', 'freeze planned', 'freeze ended', 'incident', 'incident cleared');
