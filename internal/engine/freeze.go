@@ -23,7 +23,7 @@ func (e *Engine) AddFreeze(ctx context.Context, f delivery.Freeze) (delivery.Fre
 		if f.Begins.Before(tx.Now()) {
 			f.Begins = tx.Now()
 		}
-		if err := flow.MayFreeze(f, len(ahead), tx.Now()); err != nil {
+		if err := flow.MayFreeze(f, ahead, tx.Now()); err != nil {
 			return err
 		}
 		if f, err = tx.InsertFreeze(ctx, f); err != nil {

@@ -135,4 +135,9 @@ func TestWhatCannotBeFrozen(t *testing.T) {
 	w.refused(end(project, 7), delivery.KindConflict, "cannot end freeze 7: it was ended by ops: enough")
 	w.refused(end(project, 99), delivery.KindNotFound, "there is no freeze 99")
 	w.refused(end("other", 8), delivery.KindNotFound, "there is no freeze 8 in project other")
+	same := delivery.Freeze{Project: project, Ends: now.Add(2 * time.Hour), Reason: "x", By: "eve"}
+	w.ok(end(project, 1))
+	w.ok(plan(same))
+	w.ok(end(project, 2))
+	w.refused(plan(same), delivery.KindConflict, "freeze 51 is for the same time")
 }

@@ -2,6 +2,7 @@ package flow
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,12 +16,16 @@ const (
 	mostFreezes   = 50
 )
 
-// MayFreeze tells whether a freeze may be planned where there are so many ahead
-// already; nil is yes. The error is a *delivery.Error.
-func MayFreeze(f delivery.Freeze, ahead int, now time.Time) error {
+// MayFreeze tells whether a freeze may be planned beside those that are ahead
+// already; nil is yes. The error is a *delivery.Error. One that is asked for twice,
+// by a second click or after a lost answer, is planned once.
+func MayFreeze(f delivery.Freeze, ahead []delivery.Freeze, now time.Time) error {
 	fail := func(kind delivery.Kind, why, next string) error {
 		return &delivery.Error{Kind: kind, What: "cannot plan the freeze", Why: why, Next: next}
 	}
+	same := slices.IndexFunc(ahead, func(a delivery.Freeze) bool {
+		return a.Ends.Equal(f.Ends) && (a.Begins.Equal(f.Begins) || a.Begins.Before(now) && !f.Begins.After(now))
+	})
 	switch length := f.Ends.Sub(f.Begins); {
 	case strings.TrimSpace(f.Reason) == "":
 		return fail(delivery.KindInvalid, "it needs a reason, which others will read", `Say why:  -m "reason"`)
@@ -30,8 +35,10 @@ func MayFreeze(f delivery.Freeze, ahead int, now time.Time) error {
 		return fail(delivery.KindInvalid, fmt.Sprintf("it would end at %s, and not begin before %s", stamp(f.Ends), stamp(f.Begins)), "Say first when it begins, then when it ends.")
 	case length > longestFreeze:
 		return fail(delivery.KindInvalid, fmt.Sprintf("it would last %d days, and at most %d are possible", length/(24*time.Hour), longestFreeze/(24*time.Hour)), "A hold lasts until a person releases it:  shunt hold "+word(f.Project)+` -m "reason"`)
-	case ahead >= mostFreezes:
-		return fail(delivery.KindRefused, fmt.Sprintf("%d are planned already", ahead), "End one that is not needed:  shunt freeze list "+word(f.Project))
+	case same >= 0:
+		return fail(delivery.KindConflict, fmt.Sprintf("freeze %d is for the same time", ahead[same].ID), "See:  shunt freeze list "+word(f.Project))
+	case len(ahead) >= mostFreezes:
+		return fail(delivery.KindRefused, fmt.Sprintf("%d are planned already", len(ahead)), "End one that is not needed:  shunt freeze list "+word(f.Project))
 	}
 	return nil
 }

@@ -281,15 +281,21 @@ func TestMayFreeze(t *testing.T) {
 		"no time":     {begins: time.Hour, ends: time.Hour, want: lines("cannot plan the freeze: it would end at 2026-12-01 13:00 UTC, and not begin before 2026-12-01 13:00 UTC", again)},
 		"wrong year": {ends: 401 * 24 * time.Hour, want: lines("cannot plan the freeze: it would last 401 days, and at most 400 are possible",
 			`A hold lasts until a person releases it:  shunt hold petstore -m "reason"`)},
-		"too many": {ends: time.Hour, ahead: 50, want: lines("cannot plan the freeze: 50 are planned already", "End one that is not needed:  shunt freeze list petstore")},
+		"another begin":      {begins: time.Hour, ends: 3 * time.Hour, ahead: 1},
+		"twice, from now on": {ends: 3 * time.Hour, ahead: 1, want: lines("cannot plan the freeze: freeze 0 is for the same time", "See:  shunt freeze list petstore")},
+		"too many":           {ends: time.Hour, ahead: 50, want: lines("cannot plan the freeze: 50 are planned already", "End one that is not needed:  shunt freeze list petstore")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			ahead := make([]delivery.Freeze, c.ahead)
+			for i := range ahead {
+				ahead[i] = delivery.Freeze{ID: int64(i), Begins: now.Add(-3 * time.Hour), Ends: now.Add(3 * time.Hour)}
+			}
 			f, got := delivery.Freeze{Project: "petstore", Begins: now.Add(c.begins), Ends: now.Add(c.ends), Reason: "Christmas"}, ""
 			if c.reason != "" {
 				f.Reason = c.reason
 			}
-			if err := flow.MayFreeze(f, c.ahead, now); err != nil {
+			if err := flow.MayFreeze(f, ahead, now); err != nil {
 				got = err.Error()
 			}
 			equal(t, got, c.want)
