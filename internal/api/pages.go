@@ -85,12 +85,13 @@ func (c *Client) Compare(ctx context.Context, project string, from, to int64) (C
 // Moment is something that happened to a project's environments.
 type Moment struct {
 	At          time.Time                `json:"at"`
-	Kind        string                   `json:"kind" enum:"promote,rollback,takeover,hold,hold released,incident,incident cleared"`
+	Kind        string                   `json:"kind" enum:"promote,rollback,takeover,hold,hold released,freeze,freeze planned,freeze ended,incident,incident cleared"`
 	Environment string                   `json:"environment,omitempty"`
 	Number      int64                    `json:"number,omitempty"`
 	Lane        delivery.Lane            `json:"lane,omitempty"`
 	State       delivery.DeploymentState `json:"state,omitempty" doc:"of a deployment"`
 	Took        time.Duration            `json:"took,omitempty" doc:"of a deployment that has ended, in nanoseconds"`
+	Until       time.Time                `json:"until,omitzero" doc:"of a freeze that began: its end"`
 	By          string                   `json:"by"`
 	Words       string                   `json:"words,omitempty" doc:"why, and what became of it"`
 }

@@ -21,12 +21,21 @@ type Project struct {
 	Waiting      []Build            `json:"waiting" doc:"builds that wait for a person"`
 	Latest       *Build             `json:"latest,omitempty"`
 	Hold         string             `json:"hold,omitempty" doc:"why promotions of the main lane wait"`
+	Freeze       *Freeze            `json:"freeze,omitempty" doc:"for which promotions of the main lane wait, or else the next one that is planned"`
 	Incident     string             `json:"incident,omitempty" doc:"why nothing ships until a person has looked"`
 	BackMerges   []BackMerge        `json:"back_merges" doc:"open debts"`
 	NextBuild    int64              `json:"next_build"`
 	WebhookPath  string             `json:"webhook_path"`
 	LastFetch    time.Time          `json:"last_fetch,omitzero"`
 	FetchError   string             `json:"fetch_error,omitempty"`
+}
+
+// Frozen is the freeze for which promotions of the main lane wait; nil: none.
+func (p Project) Frozen() *Freeze {
+	if p.Freeze == nil || p.Freeze.State != delivery.FreezeActive {
+		return nil
+	}
+	return p.Freeze
 }
 
 // Running says what an environment runs.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
 	"github.com/google/go-cmp/cmp"
@@ -43,6 +44,20 @@ func TestTamer(t *testing.T) {
 			if got != tt.want {
 				t.Errorf("%q cut at %d gives %q, want %q", tt.in, cut, got, tt.want)
 			}
+		}
+	}
+}
+
+func TestFreezeTime(t *testing.T) {
+	t.Parallel()
+	east := time.FixedZone("east", 2*60*60)
+	for text, want := range map[string]string{
+		"2026-12-24 18:00": "2026-12-24T16:00:00Z", "2026-12-24T18:00": "2026-12-24T16:00:00Z", "2026-12-24T18:00:00Z": "2026-12-24T18:00:00Z", "2026-12-24T18:00:00-05:00": "2026-12-24T23:00:00Z",
+		"2026-12-24": "", "18:00": "", "2026-02-30 10:00": "", "": "", "\x1b[31m": "",
+	} {
+		got, err := freezeTime("from", text, east)
+		if want == "" && (err == nil || strings.Contains(err.Error(), "\x1b")) || want != "" && got.Format(time.RFC3339) != want {
+			t.Errorf("%q is %s, %v; want %q", text, got, err, want)
 		}
 	}
 }

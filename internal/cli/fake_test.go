@@ -28,8 +28,9 @@ type fake struct {
 	decided *api.Decide
 	seen    int // how often build 50 was looked at
 	secrets map[string]string
-	base    string // commit in production
-	tagged  string // commit of build 43
+	freezes []api.Freeze // the last to begin first
+	base    string       // commit in production
+	tagged  string       // commit of build 43
 }
 
 const fakeArtifact = "the bytes of the shop\n"
@@ -120,6 +121,28 @@ func newFake() http.Handler {
 			{Ref: "refs/heads/other"},
 		})
 	})
+	f.get("GET "+p+"/freezes", func(*http.Request) (any, error) { return append([]api.Freeze{}, f.freezes...), nil })
+	f.get("POST "+p+"/freezes", func(r *http.Request) (any, error) {
+		var in api.PlanFreeze
+		err := json.NewDecoder(r.Body).Decode(&in)
+		freeze := api.Freeze{ID: int64(len(f.freezes) + 1), Project: "petstore", State: delivery.FreezePlanned, From: in.From, Until: in.Until, Reason: in.Reason, By: "ana"}
+		if in.From.IsZero() {
+			freeze.State, freeze.From = delivery.FreezeActive, delivery.SystemClock{}.Now()
+		}
+		f.freezes = append([]api.Freeze{freeze}, f.freezes...)
+		return freeze, err
+	})
+	f.get("POST "+p+"/freezes/{id}/end", func(r *http.Request) (any, error) {
+		var in api.Because
+		err := json.NewDecoder(r.Body).Decode(&in)
+		for i := range f.freezes {
+			if z := &f.freezes[i]; itoa(z.ID) == r.PathValue("id") {
+				z.State, z.EndedBy, z.EndedAt, z.EndedWhy = delivery.FreezeEnded, "ana", delivery.SystemClock{}.Now(), in.Reason
+				return *z, err
+			}
+		}
+		return nil, delivery.Errf(delivery.KindNotFound, "there is no freeze "+r.PathValue("id"), "")
+	})
 	// Tells the fake which commits the script has made, and to lose an answer.
 	f.get("POST /fake", func(r *http.Request) (any, error) {
 		q := r.URL.Query()
@@ -180,13 +203,17 @@ func (f *fake) decide(r *http.Request) (any, error) {
 
 func (f *fake) project() api.Project {
 	w := f.build(43).Build
+	var freeze *api.Freeze
+	if len(f.freezes) > 0 {
+		freeze = &f.freezes[0]
+	}
 	return api.Project{
 		Name: "petstore", URL: "/srv/petstore.git", Branches: delivery.Branches{Integration: "develop", Production: "master", Hotfix: "hotfix/*"},
 		Environments: []api.EnvironmentState{
 			{Name: "qa", Ephemeral: true, Instances: f.build(43).Instances},
 			{Name: "production", Production: true, Running: &api.Running{Build: 41, Commit: f.base, Lane: delivery.LaneMain, Since: delivery.SystemClock{}.Now().Add(-9 * 24 * time.Hour), By: "ana", URL: "http://localhost:9001"}},
 		},
-		Waiting: []api.Build{w}, Hold: "rolled back", NextBuild: 51,
+		Waiting: []api.Build{w}, Hold: "rolled back", Freeze: freeze, NextBuild: 51,
 	}
 }
 

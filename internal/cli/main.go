@@ -84,7 +84,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(a.statusCommand(), a.buildsCommand(), a.watchCommand(), a.logCommand())
 	root.AddCommand(a.hotfixCommand(), a.promoteCommand(), a.rejectCommand(), a.backmergeCommand())
 	root.AddCommand(a.cancelCommand(), a.rerunCommand(), a.resolveCommand(), a.rollbackCommand())
-	root.AddCommand(a.holdCommand(), a.releaseHoldCommand(), a.clearIncidentCommand())
+	root.AddCommand(a.holdCommand(), a.releaseHoldCommand(), a.freezeCommand(), a.clearIncidentCommand())
 	root.AddCommand(a.envCommand(), a.artifactsCommand(), a.verifyCommand())
 	root.AddCommand(a.projectCommand(), a.secretCommand(), a.doctorCommand())
 	root.AddCommand(a.backupCommand(), a.restoreCommand(), a.reconcileCommand(), a.rebuildCommand(), a.migrateDataCommand(), a.gcCommand())

@@ -73,6 +73,11 @@ func (a *app) printProject(p api.Project) {
 	if p.Hold != "" {
 		a.printf("  %-11s the main lane waits: %s   Release it:  shunt release-hold %s -m \"why\"\n", a.paint(yellow, "hold"), clean(p.Hold), p.Name)
 	}
+	if f := p.Frozen(); f != nil {
+		a.printf("  %-11s the main lane waits until %s: %s (%s)   End it:  shunt freeze end %s %d -m \"why\"\n", a.paint(yellow, "freeze"), dated(f.Until), clean(f.Reason), clean(f.By), p.Name, f.ID)
+	} else if f := p.Freeze; f != nil {
+		a.printf("  %-11s the main lane will wait %s: %s (%s)   Take it back:  shunt freeze end %s %d -m \"why\"\n", "freeze", fromUntil(*f), clean(f.Reason), clean(f.By), p.Name, f.ID)
+	}
 	if p.Incident != "" {
 		a.printf("  %-11s nothing ships: %s\n", a.paint(red, "incident"), clean(p.Incident))
 	}

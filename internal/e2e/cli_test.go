@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
@@ -96,6 +97,28 @@ func TestTheCommandLine(t *testing.T) {
 	w.shunt("release-hold", "-m", "the cause is found")
 	w.shunt("hold", "-m", "freeze")
 	w.shunt("release-hold", "-m", "thaw")
+
+	// A freeze is a hold that was planned.
+	w.shuntCode(2, "freeze", "plan", "-m", "without an end")
+	w.shunt("freeze", "plan", "--until", time.Now().Add(time.Hour).Format(time.RFC3339), "-m", "the tills are counted")
+	if out = w.shuntCode(1, "promote", "102"); !strings.Contains(out, "frozen until") || !strings.Contains(out, "the tills are counted") {
+		t.Errorf("a promotion in a freeze is answered\n%s", out)
+	}
+	w.status(func(p api.Project) bool { return p.Frozen() != nil && p.Frozen().ID == 1 && p.Hold == "" })
+	w.shunt("freeze", "end", w.project, "1", "-m", "they are")
+	if out = w.shunt("freeze", "list"); !strings.Contains(out, "ended") || !strings.Contains(out, "the tills are counted") {
+		t.Errorf("the freezes are\n%s", out)
+	}
+	w.status(func(p api.Project) bool { return p.Freeze == nil })
+	moments, err := w.api.Timeline(w.Context(), w.project, time.Time{})
+	w.must(err)
+	kinds := []string{}
+	for _, m := range moments[:3] {
+		kinds = append(kinds, m.Kind)
+	}
+	if got := strings.Join(kinds, ", "); got != "freeze ended, freeze planned, freeze" || moments[2].Until.IsZero() {
+		t.Errorf("the timeline begins with %s", got)
+	}
 	w.shuntCode(2, "reject", "102")
 	w.shunt("reject", "102", "-m", "not this one")
 	w.shuntCode(3, "watch", w.project, "102")

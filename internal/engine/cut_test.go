@@ -117,6 +117,14 @@ func TestAnActThatIsCutShortChangesNothing(t *testing.T) {
 	}
 	w.cut("holding", func(ctx context.Context) error { return e.Hold(ctx, project, "eve", "x", false) })
 	w.cut("releasing", func(ctx context.Context) error { return e.Hold(ctx, project, "eve", "x", true) })
+	w.cut("freezing", func(ctx context.Context) error {
+		_, err := e.AddFreeze(ctx, delivery.Freeze{Project: project, Ends: w.clock.Now().Add(time.Hour), Reason: "x", By: "eve"})
+		return err
+	})
+	w.cut("thawing", func(ctx context.Context) error {
+		_, err := e.EndFreeze(ctx, project, 1, "eve", "x")
+		return err
+	})
 	w.cut("keeping", func(ctx context.Context) error {
 		_, err := e.KeepInstance(ctx, project, "petstore-qa-2", "bob", time.Hour, nil)
 		return err

@@ -110,7 +110,7 @@ func (p *performer) startDeployment(ctx context.Context, env *pipeline.Environme
 			refused = &result{state: delivery.NodeCancelled, reason: "cancelled by " + b.CancelledBy}
 			return err
 		}
-		if refused, err = p.recheck(ctx, tx, gate, promote); refused != nil || err != nil {
+		if refused, err = p.recheck(ctx, tx, env, gate, promote); refused != nil || err != nil {
 			return err
 		}
 		waiters, err := tx.LockWaiters(ctx, p.build.Project, env.Name)
@@ -170,13 +170,20 @@ func (p *performer) promotedGate(ctx context.Context) (*delivery.Gate, error) {
 
 // recheck compares the decision with how things are, in the transaction that
 // starts the deployment.
-func (p *performer) recheck(ctx context.Context, tx *store.Tx, gate *delivery.Gate, promote bool) (*result, error) {
+func (p *performer) recheck(ctx context.Context, tx *store.Tx, env *pipeline.Environment, gate *delivery.Gate, promote bool) (*result, error) {
 	project, err := tx.Project(ctx, p.build.Project)
 	if err != nil || !promote {
 		return nil, err
 	}
-	if project.Incident != "" || project.Hold != "" && p.build.Lane == delivery.LaneMain {
-		return p.void(gate, "nothing ships now: "+project.Incident+project.Hold), nil
+	facts, err := holdFacts(ctx, tx, project, p.build)
+	if err != nil {
+		return nil, err
+	}
+	if !env.Production {
+		facts.Freezes = nil // they are planned for production: builds still go as far as the ones before it
+	}
+	if r := flow.MayPromote(facts); r != nil {
+		return p.void(gate, r.Why), nil
 	}
 	if gate == nil {
 		return nil, nil //nolint:nilnil // nothing speaks against it

@@ -86,6 +86,7 @@ type Engine struct {
 	closed   bool
 	looked   moment    // when builds were last looked after
 	compared time.Time // when environments were last asked whether they answer
+	frozen   time.Time // up to when pages were told of freezes
 }
 
 // New makes an engine. Start starts it.
@@ -169,6 +170,7 @@ func (e *Engine) lookAfter(ctx context.Context) {
 		return
 	}
 	e.complain(ctx, "look after gates", e.lookAfterGates(ctx, now))
+	e.complain(ctx, "look at freezes", e.lookAtFreezes(ctx, now))
 	e.complain(ctx, "look after environments", e.lookAfterInstances(ctx, now))
 	e.complain(ctx, "compare environments", e.compareInstances(ctx, now))
 }

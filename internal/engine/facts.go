@@ -71,12 +71,17 @@ func (e *Engine) CandidateFacts(ctx context.Context, b delivery.Build, without i
 	if err != nil {
 		return f, err
 	}
+	now := e.Store.Now()
+	freezes, err := e.Store.FreezesAhead(ctx, b.Project, now)
+	if err != nil {
+		return f, err
+	}
 	repo := e.repo(p)
 	f = flow.CandidateFacts{
 		Project: p.Name, Number: b.Number, Lane: b.Lane, Branch: b.Branch(), Commit: b.Commit, Branches: p.Branches,
 		Production: p.ProductionCommit, ProductionNumber: p.ProductionBuild, ContainsProduction: true, Without: without,
 		BranchTip: refs["refs/heads/"+p.Branches.Production], ExpectedTip: p.BranchTip, FastForward: true,
-		Hold: p.Hold, Incident: p.Incident, Trunk: trunk(p),
+		Hold: p.Hold, Freezes: freezes, Now: now, Incident: p.Incident, Trunk: trunk(p),
 	}
 	tag := "refs/tags/" + delivery.ExpandTag(p.Tags.Production, b.Number)
 	blocking, at := e.inTheWay(p.Name, tag)
@@ -264,8 +269,8 @@ func (e *Engine) refreshGate(ctx context.Context, g delivery.Gate) error {
 	})
 }
 
-// stale says in words why a waiting build can never be promoted as it is; a hold
-// and an incident pass and are no such reason. Only production has such rules.
+// stale says in words why a waiting build can never be promoted as it is; a hold,
+// a freeze and an incident pass and are no such reason. Only production has such rules.
 func (e *Engine) stale(ctx context.Context, b delivery.Build, environment string) (string, error) {
 	pl, err := e.pipelineOf(ctx, e.Store, b)
 	if err != nil {
@@ -278,7 +283,7 @@ func (e *Engine) stale(ctx context.Context, b delivery.Build, environment string
 	if err != nil {
 		return "", err
 	}
-	f.Hold, f.Incident = "", ""
+	f.Hold, f.Freezes, f.Incident = "", nil, ""
 	if r := flow.MayPromote(f); r != nil {
 		return r.Why, nil
 	}
@@ -286,11 +291,13 @@ func (e *Engine) stale(ctx context.Context, b delivery.Build, environment string
 }
 
 // mayShip asks whether a build may go to production as things are now; nil is yes.
+// Freezes are left to the transaction that follows, which knows the database's time.
 func (e *Engine) mayShip(ctx context.Context, b delivery.Build, without int64) (*delivery.Error, error) {
 	facts, err := e.CandidateFacts(ctx, b, without)
 	if err != nil {
 		return nil, err
 	}
+	facts.Freezes = nil
 	if r := flow.MayPromote(facts); r != nil {
 		return r.Err(), nil
 	}

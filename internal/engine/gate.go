@@ -119,7 +119,11 @@ func (e *Engine) Decide(ctx context.Context, project string, number int64, d del
 			return err
 		}
 		if d.Promote && production {
-			if r := flow.MayPromote(holdFacts(p, b)); r != nil {
+			facts, err := holdFacts(ctx, tx, p, b)
+			if err != nil {
+				return err
+			}
+			if r := flow.MayPromote(facts); r != nil {
 				return r.Err()
 			}
 		}
@@ -146,9 +150,11 @@ func (e *Engine) Decide(ctx context.Context, project string, number int64, d del
 	return g, err
 }
 
-// holdFacts asks flow only about hold and incident, as they are in the transaction.
-func holdFacts(p delivery.Project, b delivery.Build) flow.CandidateFacts {
-	return flow.CandidateFacts{Project: p.Name, Number: b.Number, Lane: b.Lane, Branches: p.Branches, Production: "-", ContainsProduction: true, FastForward: true, Hold: p.Hold, Incident: p.Incident}
+// holdFacts asks flow only about hold, freezes and incident, as they are in the
+// transaction and by its time.
+func holdFacts(ctx context.Context, tx *store.Tx, p delivery.Project, b delivery.Build) (flow.CandidateFacts, error) {
+	freezes, err := tx.FreezesAhead(ctx, p.Name, tx.Now())
+	return flow.CandidateFacts{Project: p.Name, Number: b.Number, Lane: b.Lane, Branches: p.Branches, Production: "-", ContainsProduction: true, FastForward: true, Hold: p.Hold, Freezes: freezes, Now: tx.Now(), Incident: p.Incident}, err
 }
 
 // goOn lets a build that waits for a person be driven again; a build that is

@@ -3,6 +3,7 @@ package flow
 import (
 	"cmp"
 	"fmt"
+	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
 )
@@ -30,9 +31,11 @@ type CandidateFacts struct {
 	FastForward bool   // Commit contains BranchTip
 
 	Hold       string // why the main lane's promotions wait; empty: they do not
-	Incident   string // why nothing ships; empty: nothing is wrong
-	Trunk      bool   // integration and production are one branch
-	TagBlocked string // the remote ref in the way of the production tag, or that tag at another commit; empty: the way is free
+	Freezes    []delivery.Freeze
+	Now        time.Time // by which freezes are judged
+	Incident   string    // why nothing ships; empty: nothing is wrong
+	Trunk      bool      // integration and production are one branch
+	TagBlocked string    // the remote ref in the way of the production tag, or that tag at another commit; empty: the way is free
 }
 
 // MayPromote decides whether a candidate may go to production; nil is yes. It is
@@ -58,6 +61,8 @@ func refuseCandidate(f CandidateFacts) *Refusal {
 			Why:  "promotions of the main lane are on hold: " + clean(f.Hold),
 			Next: "Release the hold on the page of the project. A hotfix ships all the same.",
 		}
+	case Frozen(f.Freezes, f.Now) != nil && f.Lane == delivery.LaneMain:
+		return refuseFrozen(*Frozen(f.Freezes, f.Now))
 	case f.TagBlocked != "":
 		return &Refusal{
 			Why:  fmt.Sprintf("the remote has %s, which is in the way of the production tag of build %d", clean(f.TagBlocked), f.Number),

@@ -146,6 +146,12 @@ func TestMayPromoteWords(t *testing.T) {
 		f.ContainsProduction, f.FastForward, f.Missing = false, false, []delivery.Commit{{ID: idA, Subject: "Fix cart"}}
 	}
 	onHotfix := func(f *flow.CandidateFacts) { f.Lane, f.Branch = delivery.LaneHotfix, "hotfix/x" }
+	freeze := delivery.Freeze{ID: 3, Project: "petstore", Begins: time.Date(2026, 12, 24, 18, 0, 0, 0, time.UTC), Ends: time.Date(2027, 1, 2, 8, 0, 0, 0, time.UTC), Reason: "Christmas", By: "ana"}
+	frozen := func(after time.Duration) func(*flow.CandidateFacts) { // that long after its begin
+		return func(f *flow.CandidateFacts) {
+			f.Freezes, f.Now = []delivery.Freeze{freeze}, freeze.Begins.Add(after)
+		}
+	}
 	const lacks = "cannot promote build 44: it does not contain hotfix cart-500 (build 43, 3f9c1e2), which is in production"
 	for name, c := range map[string]struct {
 		change []func(*flow.CandidateFacts)
@@ -193,6 +199,34 @@ func TestMayPromoteWords(t *testing.T) {
 			lines("cannot promote build 44: promotions of the main lane are on hold: rolled back to 41 by ana", "Release the hold on the page of the project. A hotfix ships all the same."),
 		},
 		"hold, hotfix": {change: []func(*flow.CandidateFacts){onHotfix, func(f *flow.CandidateFacts) { f.Hold = "rolled back" }}},
+		"frozen": {
+			[]func(*flow.CandidateFacts){frozen(0)},
+			lines("cannot promote build 44: promotions of the main lane are frozen until 2027-01-02 08:00 UTC: Christmas (ana)",
+				`It ends by itself, and a hotfix ships all the same. To end it now:  shunt freeze end petstore 3 -m "why"`),
+		},
+		"frozen, the last moment": {
+			[]func(*flow.CandidateFacts){frozen(freeze.Ends.Sub(freeze.Begins) - 1)},
+			lines("cannot promote build 44: promotions of the main lane are frozen until 2027-01-02 08:00 UTC: Christmas (ana)",
+				`It ends by itself, and a hotfix ships all the same. To end it now:  shunt freeze end petstore 3 -m "why"`),
+		},
+		"frozen twice": {
+			[]func(*flow.CandidateFacts){frozen(0), func(f *flow.CandidateFacts) {
+				short, long := freeze, freeze
+				short.ID, short.Ends = 4, freeze.Ends.Add(-time.Hour)
+				long.ID, long.Ends, long.Reason = 5, freeze.Ends.Add(time.Hour), "x\x1b[31m"
+				f.Freezes = append(f.Freezes, long, short)
+			}},
+			lines("cannot promote build 44: promotions of the main lane are frozen until 2027-01-02 09:00 UTC: x?[31m (ana)",
+				`It ends by itself, and a hotfix ships all the same. To end it now:  shunt freeze end petstore 5 -m "why"`),
+		},
+		"frozen, and on hold": {
+			[]func(*flow.CandidateFacts){frozen(0), func(f *flow.CandidateFacts) { f.Hold = "rolled back to 41 by ana" }},
+			lines("cannot promote build 44: promotions of the main lane are on hold: rolled back to 41 by ana", "Release the hold on the page of the project. A hotfix ships all the same."),
+		},
+		"frozen, hotfix":      {change: []func(*flow.CandidateFacts){onHotfix, frozen(0)}},
+		"frozen soon":         {change: []func(*flow.CandidateFacts){frozen(-1)}},
+		"frozen until now":    {change: []func(*flow.CandidateFacts){frozen(freeze.Ends.Sub(freeze.Begins))}},
+		"frozen, ended early": {change: []func(*flow.CandidateFacts){frozen(0), func(f *flow.CandidateFacts) { f.Freezes[0].EndedAt = f.Now.Add(-1) }}},
 		"tag blocked": {
 			[]func(*flow.CandidateFacts){func(f *flow.CandidateFacts) { f.TagBlocked = "refs/tags/production" }},
 			lines("cannot promote build 44: the remote has refs/tags/production, which is in the way of the production tag of build 44",
@@ -222,6 +256,49 @@ func TestMayPromoteWords(t *testing.T) {
 					change(f)
 				}
 			}))), c.want)
+		})
+	}
+}
+
+func TestMayFreeze(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
+	const again = "Say first when it begins, then when it ends."
+	for name, c := range map[string]struct {
+		begins, ends time.Duration
+		reason       string
+		ahead        int
+		want         string
+	}{
+		"good":        {begins: time.Hour, ends: 2 * time.Hour},
+		"has begun":   {begins: -time.Hour, ends: time.Hour},
+		"longest":     {ends: 400 * 24 * time.Hour},
+		"the last":    {ends: time.Hour, ahead: 49},
+		"no reason":   {ends: time.Hour, reason: " ", want: lines("cannot plan the freeze: it needs a reason, which others will read", `Say why:  -m "reason"`)},
+		"over":        {begins: -2 * time.Hour, ends: -time.Hour, want: lines("cannot plan the freeze: it would end at 2026-12-01 11:00 UTC, which has passed", "Say when promotions go on.")},
+		"ends now":    {begins: -time.Hour, want: lines("cannot plan the freeze: it would end at 2026-12-01 12:00 UTC, which has passed", "Say when promotions go on.")},
+		"wrong order": {begins: 2 * time.Hour, ends: time.Hour, want: lines("cannot plan the freeze: it would end at 2026-12-01 13:00 UTC, and not begin before 2026-12-01 14:00 UTC", again)},
+		"no time":     {begins: time.Hour, ends: time.Hour, want: lines("cannot plan the freeze: it would end at 2026-12-01 13:00 UTC, and not begin before 2026-12-01 13:00 UTC", again)},
+		"wrong year": {ends: 401 * 24 * time.Hour, want: lines("cannot plan the freeze: it would last 401 days, and at most 400 are possible",
+			`A hold lasts until a person releases it:  shunt hold petstore -m "reason"`)},
+		"another begin":      {begins: time.Hour, ends: 3 * time.Hour, ahead: 1},
+		"twice, from now on": {ends: 3 * time.Hour, ahead: 1, want: lines("cannot plan the freeze: freeze 0 is for the same time", "See:  shunt freeze list petstore")},
+		"too many":           {ends: time.Hour, ahead: 50, want: lines("cannot plan the freeze: 50 are planned already", "End one that is not needed:  shunt freeze list petstore")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ahead := make([]delivery.Freeze, c.ahead)
+			for i := range ahead {
+				ahead[i] = delivery.Freeze{ID: int64(i), Begins: now.Add(-3 * time.Hour), Ends: now.Add(3 * time.Hour)}
+			}
+			f, got := delivery.Freeze{Project: "petstore", Begins: now.Add(c.begins), Ends: now.Add(c.ends), Reason: "Christmas"}, ""
+			if c.reason != "" {
+				f.Reason = c.reason
+			}
+			if err := flow.MayFreeze(f, ahead, now); err != nil {
+				got = err.Error()
+			}
+			equal(t, got, c.want)
 		})
 	}
 }

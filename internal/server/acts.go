@@ -206,6 +206,18 @@ func (s *Server) ReleaseHold(ctx context.Context, who web.Actor, project, reason
 	return s.projectAfter(ctx, project, s.engine.Hold(ctx, project, who.User, reason, true))
 }
 
+// PlanFreeze implements web.Writer.
+func (s *Server) PlanFreeze(ctx context.Context, who web.Actor, project string, in api.PlanFreeze) (api.Freeze, error) {
+	f, err := s.engine.AddFreeze(ctx, delivery.Freeze{Project: project, Begins: in.From, Ends: in.Until, Reason: in.Reason, By: who.User})
+	return freeze(f, f.CreatedAt), err // by the time of the transaction, which may be another machine's
+}
+
+// EndFreeze implements web.Writer.
+func (s *Server) EndFreeze(ctx context.Context, who web.Actor, project string, id int64, reason string) (api.Freeze, error) {
+	f, err := s.engine.EndFreeze(ctx, project, id, who.User, reason)
+	return freeze(f, f.EndedAt), err
+}
+
 // ClearIncident implements web.Writer.
 func (s *Server) ClearIncident(ctx context.Context, who web.Actor, project, reason string) (api.Project, error) {
 	return s.projectAfter(ctx, project, s.engine.ClearIncident(ctx, project, who.User, reason))

@@ -169,7 +169,15 @@ func (s *Server) Timeline(ctx context.Context, project string, before time.Time)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]api.Moment, 0, len(deployments)+len(turns))
+	now := s.clock.Now()
+	if before.Before(now) {
+		now = before
+	}
+	freezes, err := s.store.FreezesBegun(ctx, project, now, 100)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.Moment, 0, len(deployments)+len(turns)+len(freezes))
 	for _, d := range deployments {
 		m := api.Moment{At: d.StartedAt, Kind: d.Kind, Environment: d.Environment, Number: d.Number, Lane: d.Lane, State: d.State, By: d.By, Words: d.Reason}
 		if !d.FinishedAt.IsZero() {
@@ -183,8 +191,28 @@ func (s *Server) Timeline(ctx context.Context, project string, before time.Time)
 	for _, t := range turns {
 		out = append(out, api.Moment{At: t.At, Kind: t.Action, Number: t.Number, By: t.Actor, Words: t.Detail})
 	}
+	for _, f := range freezes {
+		out = append(out, api.Moment{At: f.Begins, Kind: "freeze", Until: cmp.Or(f.EndedAt, f.Ends), By: f.By, Words: f.Reason})
+	}
 	slices.SortStableFunc(out, func(a, b api.Moment) int { return b.At.Compare(a.At) })
 	return first(out, 100), nil
+}
+
+// Freezes implements web.Reader.
+func (s *Server) Freezes(ctx context.Context, project string) ([]api.Freeze, error) {
+	if _, err := s.store.Project(ctx, project); err != nil {
+		return nil, err
+	}
+	freezes, err := s.store.Freezes(ctx, project, 100)
+	out, now := make([]api.Freeze, 0, len(freezes)), s.clock.Now()
+	for _, f := range freezes {
+		out = append(out, freeze(f, now))
+	}
+	return out, err
+}
+
+func freeze(f delivery.Freeze, now time.Time) api.Freeze {
+	return api.Freeze{ID: f.ID, Project: f.Project, State: f.State(now), From: f.Begins, Until: f.Ends, Reason: f.Reason, By: f.By, CreatedAt: f.CreatedAt, EndedBy: f.EndedBy, EndedAt: f.EndedAt, EndedWhy: f.EndedWhy}
 }
 
 // Artifacts implements web.Reader.

@@ -74,19 +74,27 @@ func countedServer(t *testing.T, size fill.Size) *counted {
 	return c
 }
 
+// page fetches a page.
+func (c *counted) page(t *testing.T, path string) string {
+	t.Helper()
+	r := httptest.NewRequest(http.MethodGet, "http://localhost"+path, nil)
+	r.AddCookie(&http.Cookie{Name: "shunt_session", Value: c.cookie})
+	w := httptest.NewRecorder()
+	c.handler.ServeHTTP(w, r)
+	body, _ := io.ReadAll(w.Body)
+	if w.Code != http.StatusOK {
+		t.Fatalf("%s: %d %.2000s", path, w.Code, body)
+	}
+	return string(body)
+}
+
 // ask fetches a page and tells how often each query was sent for it.
 func (c *counted) ask(t *testing.T, path string) map[string]int {
 	t.Helper()
 	c.mu.Lock()
 	c.queries = nil
 	c.mu.Unlock()
-	r := httptest.NewRequest(http.MethodGet, "http://localhost"+path, nil)
-	r.AddCookie(&http.Cookie{Name: "shunt_session", Value: c.cookie})
-	w := httptest.NewRecorder()
-	c.handler.ServeHTTP(w, r)
-	if body, _ := io.ReadAll(w.Body); w.Code != http.StatusOK {
-		t.Fatalf("%s: %d %.2000s", path, w.Code, body)
-	}
+	c.page(t, path)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	times := map[string]int{}
@@ -97,7 +105,7 @@ func (c *counted) ask(t *testing.T, path string) map[string]int {
 }
 
 // rowTables are the tables that grow with what is built.
-var rowTables = regexp.MustCompile(`SCAN (builds|b|nodes|n|attempts|artifacts|a|tests|effects|gates|g|instances|deployments|d|back_merges|audit|pushes|events|outbox)( USING (COVERING )?INDEX (\S+))?$`)
+var rowTables = regexp.MustCompile(`SCAN (builds|b|nodes|n|attempts|artifacts|a|tests|effects|gates|g|instances|deployments|d|back_merges|freezes|audit|pushes|events|outbox)( USING (COVERING )?INDEX (\S+))?$`)
 
 // scans fails when a query reads all rows of a table that grows, but for the few
 // that a partial index holds. What asks for all projects may read an index.

@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/shuntcd/shunt/internal/api"
 	"github.com/shuntcd/shunt/internal/delivery"
+	"github.com/shuntcd/shunt/internal/flow"
 	"github.com/shuntcd/shunt/internal/store"
 )
 
@@ -21,11 +23,13 @@ type matrix struct {
 	deployments map[string][]delivery.Deployment // newest first
 	instances   map[string][]api.Instance
 	debts       map[string][]delivery.BackMerge
+	freezes     map[string][]delivery.Freeze // active or to come, those that begin first first
+	now         time.Time
 }
 
 // matrix reads the matrix of a project ("": of all).
 func (s *Server) matrix(ctx context.Context, project string) (m matrix, err error) {
-	m = matrix{states: map[string]store.ProjectState{}, latest: map[string]api.Build{}, paused: map[string][]api.Build{}, deployments: map[string][]delivery.Deployment{}, instances: map[string][]api.Instance{}, debts: map[string][]delivery.BackMerge{}}
+	m = matrix{states: map[string]store.ProjectState{}, latest: map[string]api.Build{}, paused: map[string][]api.Build{}, deployments: map[string][]delivery.Deployment{}, instances: map[string][]api.Instance{}, debts: map[string][]delivery.BackMerge{}, freezes: map[string][]delivery.Freeze{}, now: s.clock.Now()}
 	states, err := s.store.ProjectStates(ctx, project)
 	if err != nil {
 		return m, err
@@ -72,6 +76,13 @@ func (s *Server) matrix(ctx context.Context, project string) (m matrix, err erro
 	debts, err := s.store.OpenDebts(ctx, project)
 	for _, d := range debts {
 		m.debts[d.Project] = append(m.debts[d.Project], d)
+	}
+	if err != nil {
+		return m, err
+	}
+	freezes, err := s.store.FreezesAhead(ctx, project, m.now)
+	for _, f := range freezes {
+		m.freezes[f.Project] = append(m.freezes[f.Project], f)
 	}
 	return m, err
 }
@@ -139,6 +150,10 @@ func (m matrix) project(p delivery.Project) (api.Project, error) {
 	}
 	if b, ok := m.latest[p.Name]; ok {
 		v.Latest = &b
+	}
+	if ahead := m.freezes[p.Name]; len(ahead) > 0 {
+		f := freeze(*cmp.Or(flow.Frozen(ahead, m.now), &ahead[0]), m.now)
+		v.Freeze = &f
 	}
 	for _, d := range m.debts[p.Name] {
 		v.BackMerges = append(v.BackMerges, debt(p, d))

@@ -274,6 +274,22 @@ func (w waiting) ReleaseHold(ctx context.Context, who web.Actor, project, reason
 	return w.Server.ReleaseHold(ctx, who, project, reason)
 }
 
+// PlanFreeze implements web.Writer.
+func (w waiting) PlanFreeze(ctx context.Context, who web.Actor, project string, in api.PlanFreeze) (api.Freeze, error) {
+	if err := w.refuse(); err != nil {
+		return api.Freeze{}, err
+	}
+	return w.Server.PlanFreeze(ctx, who, project, in)
+}
+
+// EndFreeze implements web.Writer.
+func (w waiting) EndFreeze(ctx context.Context, who web.Actor, project string, id int64, reason string) (api.Freeze, error) {
+	if err := w.refuse(); err != nil {
+		return api.Freeze{}, err
+	}
+	return w.Server.EndFreeze(ctx, who, project, id, reason)
+}
+
 // ClearIncident implements web.Writer.
 func (w waiting) ClearIncident(ctx context.Context, who web.Actor, project, reason string) (api.Project, error) {
 	if err := w.refuse(); err != nil {

@@ -22,7 +22,7 @@ func matters(k web.Concern) []string {
 		return append(deployed, "cancel", "re-run", "retry", "give-up", "confirm-live", "confirm-not-live", "rejected", "gate expired", "approval void",
 			"build succeeded", "build failed", "build rejected", "build expired", "build cancelled", "build superseded")
 	case web.OfProject: // and by what production moves, or is about to
-		return append(deployed, "hold", "hold released", "incident", "incident cleared", "reconciled", "project rebuilt")
+		return append(deployed, "hold", "hold released", "freeze planned", "freeze ended", "incident", "incident cleared", "reconciled", "project rebuilt")
 	case web.OfEnvironment: // and by what it ends
 		return []string{"environment kept", "environment destroy", "environment up", "environment failed", "environment destroying", "environment destroyed", "promoted", "rejected", "gate expired", "cancel"}
 	case web.OfSecret:

@@ -377,6 +377,9 @@ func (s *Server) gateRules(ctx context.Context, b delivery.Build, g delivery.Gat
 	if project.Hold != "" && b.Lane == delivery.LaneHotfix {
 		v.Warnings = append(v.Warnings, "the main lane is on hold: "+project.Hold)
 	}
+	if f := flow.Frozen(facts.Freezes, facts.Now); f != nil && b.Lane == delivery.LaneHotfix {
+		v.Warnings = append(v.Warnings, "the main lane is "+flow.FreezeWords(*f))
+	}
 	for _, i := range v.QA {
 		v.Next = append(v.Next, "the environment "+i.ID+" is destroyed")
 	}

@@ -7,7 +7,8 @@ import (
 
 // MoveDeadlines moves all that is due at some time by as much as the clock was set:
 // open gates and their reminders, environments, leases, what is to be driven, tried
-// or sent later. Zero (never, or at once) stays zero.
+// or sent later. Zero (never, or at once) stays zero. A freeze is planned by the
+// calendar and stays where it is.
 func (t *Tx) MoveDeadlines(ctx context.Context, by time.Duration) error {
 	for _, update := range []string{
 		`update gates set expires_at = expires_at + $1, remind_at = case when remind_at = 0 then 0 else remind_at + $1 end where state = 'open'`,

@@ -45,6 +45,9 @@ func fill(t *testing.T, s *store.Store) {
 				return err
 			}
 		}
+		if _, err := tx.InsertFreeze(ctx, delivery.Freeze{Project: "petstore", Begins: tx.Now(), Ends: tx.Now().Add(time.Hour), Reason: "Christmas", By: "ana"}); err != nil {
+			return err
+		}
 		return tx.SetMeta(ctx, "server_id", "0123456789abcdef")
 	})
 	if err != nil {
@@ -75,7 +78,7 @@ func TestRowsMoveToPostgresAndBack(t *testing.T) {
 	for _, m := range there {
 		rows[m.Table] = m.Rows
 	}
-	for name, want := range map[string]int{"projects": 1, "builds": 30, "nodes": 30, "gates": 30, "audit": 30, "outbox": 30, "users": 1, "meta": 1, "events": 1} {
+	for name, want := range map[string]int{"projects": 1, "builds": 30, "nodes": 30, "gates": 30, "audit": 30, "outbox": 30, "freezes": 1, "users": 1, "meta": 1, "events": 1} {
 		if rows[name] < want {
 			t.Errorf("of table %s %d rows were moved", name, rows[name])
 		}

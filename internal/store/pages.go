@@ -131,7 +131,7 @@ func (q queries) DeploymentsBefore(ctx context.Context, project string, before t
 // let them go on, before a time, newest first.
 func (q queries) TurnsBefore(ctx context.Context, project string, before time.Time, limit int) ([]AuditRow, error) {
 	return list(ctx, q.db, scanAudit, `select seq, at, project, number, actor, action, detail, hash from audit where project = $1 and at < $2
-		and action in ('hold', 'hold released', 'incident', 'incident cleared') order by seq desc limit $3`, project, micros(before), limit)
+		and action in ('hold', 'hold released', 'freeze planned', 'freeze ended', 'incident', 'incident cleared') order by seq desc limit $3`, project, micros(before), limit)
 }
 
 // BuildArtifact is an artifact with its build.

@@ -33,6 +33,11 @@ type (
 		ProjectPath
 		ID string `path:"id"`
 	}
+	// FreezePath names a freeze.
+	FreezePath struct {
+		ProjectPath
+		ID int64 `path:"id" minimum:"1"`
+	}
 	// SecretPath names a secret.
 	SecretPath struct {
 		ProjectPath
@@ -81,6 +86,14 @@ type (
 	}
 	inProjectBecause struct {
 		ProjectPath
+		Body api.Because
+	}
+	inPlanFreeze struct {
+		ProjectPath
+		Body api.PlanFreeze
+	}
+	inEndFreeze struct {
+		FreezePath
 		Body api.Because
 	}
 	inCancel struct {
@@ -159,7 +172,7 @@ func (s *server) apiRoutes() error {
 	get(s, a, project+"/compare", "compare", "What differs between two builds", func(ctx context.Context, in *inCompare) (api.Comparison, error) {
 		return b.Compare(ctx, in.Project, in.From, in.To)
 	})
-	get(s, a, project+"/timeline", "timeline", "Deployments, holds and incidents", func(ctx context.Context, in *inTimeline) ([]api.Moment, error) {
+	get(s, a, project+"/timeline", "timeline", "Deployments, holds, freezes and incidents", func(ctx context.Context, in *inTimeline) ([]api.Moment, error) {
 		return b.Timeline(ctx, in.Project, in.Before)
 	})
 	get(s, a, project+"/artifacts", "artifacts", "List artifacts, those of the newest builds first", func(ctx context.Context, in *inBelow) ([]api.BuildArtifact, error) {
@@ -189,6 +202,15 @@ func (s *server) apiRoutes() error {
 	})
 	post(s, a, project+"/release-hold", "release-hold", "Let the main lane promote again", func(ctx context.Context, in *inProjectBecause) (api.Project, error) {
 		return b.ReleaseHold(ctx, s.actor(ctx), in.Project, in.Body.Reason)
+	})
+	get(s, a, project+"/freezes", "freezes", "List planned, active and past freezes, those that begin last first", func(ctx context.Context, in *ProjectPath) ([]api.Freeze, error) {
+		return b.Freezes(ctx, in.Project)
+	})
+	post(s, a, project+"/freezes", "plan-freeze", "Plan a time in which the main lane does not promote", func(ctx context.Context, in *inPlanFreeze) (api.Freeze, error) {
+		return b.PlanFreeze(ctx, s.actor(ctx), in.Project, in.Body)
+	})
+	post(s, a, project+"/freezes/{id}/end", "end-freeze", "End a freeze before its time, or take it back", func(ctx context.Context, in *inEndFreeze) (api.Freeze, error) {
+		return b.EndFreeze(ctx, s.actor(ctx), in.Project, in.ID, in.Body.Reason)
 	})
 	post(s, a, project+"/clear-incident", "clear-incident", "Accept production's branch and tags as they are now", func(ctx context.Context, in *inProjectBecause) (api.Project, error) {
 		return b.ClearIncident(ctx, s.actor(ctx), in.Project, in.Body.Reason)

@@ -30,6 +30,8 @@ type Reader interface {
 	Compare(ctx context.Context, project string, from, to int64) (api.Comparison, error)
 	// Timeline is what happened to the environments before a time (zero: now).
 	Timeline(ctx context.Context, project string, before time.Time) ([]api.Moment, error)
+	// Freezes lists what is planned, active and past, those that begin last first; at most 100.
+	Freezes(ctx context.Context, project string) ([]api.Freeze, error)
 	// Artifacts lists those of builds below a number (0: from the newest).
 	Artifacts(ctx context.Context, project string, before int64) ([]api.BuildArtifact, error)
 	Gate(ctx context.Context, id string) (api.GateDetail, error)
@@ -105,6 +107,8 @@ type Writer interface {
 	Rollback(ctx context.Context, who Actor, project string, in api.Rollback) (api.Build, error)
 	Hold(ctx context.Context, who Actor, project, reason string) (api.Project, error)
 	ReleaseHold(ctx context.Context, who Actor, project, reason string) (api.Project, error)
+	PlanFreeze(ctx context.Context, who Actor, project string, in api.PlanFreeze) (api.Freeze, error)
+	EndFreeze(ctx context.Context, who Actor, project string, id int64, reason string) (api.Freeze, error)
 	ClearIncident(ctx context.Context, who Actor, project, reason string) (api.Project, error)
 	Keep(ctx context.Context, who Actor, project, id string, in api.Keep) (api.Instance, error)
 	Destroy(ctx context.Context, who Actor, project, id string) (api.Instance, error)

@@ -2,6 +2,7 @@ package web
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -42,18 +43,31 @@ func (s *server) compare(w http.ResponseWriter, r *http.Request) error {
 
 type timelineView struct {
 	frame
+	First   bool         // nothing newer is on another page
+	Freezes []api.Freeze // active or to come, those that begin first first; only on the first page
 	Moments []api.Moment
 	Older   string // time before which older ones are; empty: none
 }
 
-func (s *server) timeline(w http.ResponseWriter, r *http.Request) error {
+func (s *server) timeline(w http.ResponseWriter, r *http.Request, seen int64) error {
 	name := r.PathValue("project")
 	before, _ := time.Parse(time.RFC3339Nano, r.URL.Query().Get("before")) // not a time: now
 	ms, err := s.Backend.Timeline(r.Context(), name, before)
 	if err != nil {
 		return err //nolint:wrapcheck // explained by fail
 	}
-	v := timelineView{frame: s.frame(r, name+" timeline").live(name, 0).of(name, "timeline"), Moments: ms}
+	v := timelineView{frame: s.frame(r, name+" timeline").live(name, 0).of(name, "timeline").seeing(seen), First: before.IsZero(), Moments: ms}
+	if v.First {
+		freezes, err := s.Backend.Freezes(r.Context(), name)
+		if err != nil {
+			return err //nolint:wrapcheck // explained by fail
+		}
+		for _, f := range slices.Backward(freezes) {
+			if f.State == delivery.FreezePlanned || f.State == delivery.FreezeActive {
+				v.Freezes = append(v.Freezes, f)
+			}
+		}
+	}
 	if len(ms) == 100 {
 		v.Older = ms[99].At.UTC().Format(time.RFC3339Nano)
 	}
@@ -75,9 +89,13 @@ func momentState(m api.Moment) string {
 	switch m.Kind {
 	case "hold":
 		return "held"
+	case "freeze":
+		return "frozen"
+	case "freeze planned":
+		return "planned"
 	case "incident":
 		return "incident"
-	case "hold released", "incident cleared":
+	case "hold released", "freeze ended", "incident cleared":
 		return "ok"
 	}
 	return string(m.State)
@@ -96,6 +114,12 @@ func momentWords(m api.Moment) string {
 		return "The main lane was held"
 	case "hold released":
 		return "The hold was released"
+	case "freeze":
+		return "The main lane was frozen"
+	case "freeze planned":
+		return "A freeze was planned"
+	case "freeze ended":
+		return "A freeze was ended"
 	case "incident":
 		return "Incident: nothing ships"
 	case "incident cleared":
@@ -115,6 +139,11 @@ func momentWords(m api.Moment) string {
 	}
 	return what[0] + m.Environment
 }
+
+// utcForm is how people write a time in a form.
+const utcForm = "2006-01-02 15:04"
+
+func utcText(t time.Time) string { return t.UTC().Format(utcForm) }
 
 type artifactsView struct {
 	frame

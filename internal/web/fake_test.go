@@ -170,6 +170,7 @@ type fake struct {
 	failing  error
 	incident string
 	happened []api.AuditRow // since the audit row 12
+	freeze   *api.Freeze    // of the project
 }
 
 func digest(s string) string {
@@ -266,7 +267,10 @@ func (f *fake) newGate() api.GateDetail {
 }
 
 func (f *fake) projects() []api.Project {
-	b := f.build()
+	b, freeze := f.build(), f.freeze
+	if f.poison != "" {
+		freeze = &f.freezes()[2]
+	}
 	return []api.Project{{
 		Name: "petstore", URL: "https://git.example.org/shop/petstore.git", Branches: delivery.Branches{Integration: "develop", Production: "master", Hotfix: "hotfix/*"}, Tags: delivery.Tags{Build: "build/$N", Production: "production/$N"},
 		Production: f.running(), Waiting: []api.Build{b}, Latest: &b, NextBuild: 44, WebhookPath: "/hooks/petstore", LastFetch: now().Add(-20 * time.Second),
@@ -274,7 +278,7 @@ func (f *fake) projects() []api.Project {
 			{Name: "qa", Ephemeral: true, Instances: f.instances()},
 			{Name: "production", Production: true, Running: f.running(), Failed: &api.Running{Build: 42, Commit: commitOf("42"), Lane: delivery.LaneMain, Since: now().Add(-26 * time.Hour), By: "Ana Ruiz"}},
 		},
-		BackMerges: f.debts(),
+		BackMerges: f.debts(), Freeze: freeze,
 	}}
 }
 
@@ -454,14 +458,33 @@ func (f *fake) Compare(_ context.Context, p string, from, until int64) (api.Comp
 func (f *fake) Timeline(_ context.Context, p string, before time.Time) ([]api.Moment, error) {
 	ago := func(h int) time.Time { return now().Add(-time.Duration(h) * time.Hour) }
 	return give(f, fmt.Sprintf("Timeline %s %v", p, before.IsZero()), []api.Moment{
+		{At: ago(0), Kind: "freeze ended", By: "Ana Ruiz", Words: "5, 2026-11-20T03:12:00Z until 2026-11-23T03:12:00Z: the stock is counted"},
 		{At: ago(1), Kind: "hold released", By: "Ana Ruiz", Words: "the fix is in develop"},
 		{At: ago(20), Kind: "rollback", Environment: "production", Number: 40, Lane: delivery.LaneHotfix, State: delivery.DeploymentSucceeded, Took: 8 * time.Second, By: "Ana Ruiz", Words: "checkout is down"},
 		{At: ago(20), Kind: "hold", By: "Ana Ruiz", Words: "rolled back to build 40: checkout is down"},
 		{At: ago(21), Kind: "promote", Environment: "production", Number: 41, Lane: delivery.LaneMain, State: delivery.DeploymentSucceeded, Took: 41 * time.Second, By: "Ben Okafor"},
 		{At: ago(26), Kind: "promote", Environment: "production", Number: 42, Lane: delivery.LaneMain, State: delivery.DeploymentFailed, Took: 3 * time.Second, By: "Ana Ruiz", Words: "ssh: connection refused. Production still runs build 40."},
+		{At: ago(48), Kind: "freeze", Until: ago(0), By: "Ben Okafor", Words: "stocktaking"},
+		{At: ago(72), Kind: "freeze planned", By: "Ben Okafor", Words: "5, 2026-11-20T03:12:00Z until 2026-11-23T03:12:00Z: stocktaking"},
 		{At: ago(100), Kind: "incident", By: "shunt", Words: "refs/heads/master was moved by somebody else"},
 		{At: ago(240), Kind: "takeover", Environment: "production", Number: 35, Lane: delivery.LaneMain, State: delivery.DeploymentSucceeded, By: "operator", Words: "it ran when Shunt took over"},
 	})
+}
+
+// freezes are one of each state; one was taken back before it began.
+func (f *fake) freezes() []api.Freeze {
+	in := func(h int) time.Time { return now().Add(time.Duration(h) * time.Hour) }
+	freeze := api.Freeze{ID: 7, Project: "petstore", State: delivery.FreezePlanned, From: in(800), Until: in(1010), Reason: "Christmas", By: "Ana Ruiz", CreatedAt: in(-1)}
+	sale, active, ended, over := freeze, freeze, freeze, freeze
+	sale.ID, sale.State, sale.From, sale.Until, sale.Reason, sale.EndedBy, sale.EndedAt, sale.EndedWhy = 6, delivery.FreezeEnded, in(400), in(410), "the great sale", "Ana Ruiz", in(-1), "no sale"
+	active.ID, active.State, active.From, active.Until, active.Reason = 4, delivery.FreezeActive, in(-2), in(30), "the till moves"
+	ended.ID, ended.State, ended.From, ended.Until, ended.Reason, ended.EndedBy, ended.EndedAt = 5, delivery.FreezeEnded, in(-48), in(24), "stocktaking", "Ana Ruiz", in(-3)
+	over.ID, over.State, over.From, over.Until, over.Reason = 3, delivery.FreezeOver, in(-500), in(-400), "the tax office"
+	return []api.Freeze{freeze, sale, active, ended, over}
+}
+
+func (f *fake) Freezes(_ context.Context, p string) ([]api.Freeze, error) {
+	return give(f, "Freezes "+p, f.freezes())
 }
 
 func (f *fake) Artifacts(_ context.Context, p string, before int64) ([]api.BuildArtifact, error) {
@@ -677,6 +700,14 @@ func (f *fake) Hold(_ context.Context, who Actor, p, why string) (api.Project, e
 
 func (f *fake) ReleaseHold(_ context.Context, who Actor, p, why string) (api.Project, error) {
 	return did(f, f.projects()[0], "ReleaseHold", who, p, why)
+}
+
+func (f *fake) PlanFreeze(_ context.Context, who Actor, p string, in api.PlanFreeze) (api.Freeze, error) {
+	return did(f, f.freezes()[0], "PlanFreeze", who, p, in.From.Format(time.RFC3339), in.Until.Format(time.RFC3339), in.Reason)
+}
+
+func (f *fake) EndFreeze(_ context.Context, who Actor, p string, id int64, why string) (api.Freeze, error) {
+	return did(f, f.freezes()[1], "EndFreeze", who, p, id, why)
 }
 
 func (f *fake) ClearIncident(_ context.Context, who Actor, p, why string) (api.Project, error) {

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"crypto/subtle"
 	"encoding/xml"
 	"fmt"
@@ -182,11 +183,15 @@ func (s *server) atom(w http.ResponseWriter, r *http.Request, p api.Project) err
 	return writeXML(w, "application/atom+xml; charset=utf-8", out)
 }
 
-// calendar writes RFC 5545.
+// calendar writes RFC 5545: what was deployed, and what is or was frozen.
 func (s *server) calendar(w http.ResponseWriter, r *http.Request, p api.Project) error {
 	ms, err := s.deployed(r, p.Name)
 	if err != nil {
 		return err
+	}
+	freezes, err := s.Backend.Freezes(r.Context(), p.Name)
+	if err != nil {
+		return err //nolint:wrapcheck // explained by fail
 	}
 	const stamp = "20060102T150405Z"
 	var b strings.Builder
@@ -204,6 +209,21 @@ func (s *server) calendar(w http.ResponseWriter, r *http.Request, p api.Project)
 		line("SUMMARY", icalText(fmt.Sprintf("%s: build %d %s", p.Name, m.Number, momentWords(m))))
 		line("DESCRIPTION", icalText(strings.TrimSpace("by "+m.By+"\n"+m.Words)))
 		line("URL", publicURL(s.PublicURL, buildURL(p.Name, m.Number)))
+		line("END", "VEVENT")
+	}
+	for _, f := range freezes {
+		end := cmp.Or(f.EndedAt, f.Until)
+		if !end.After(f.From) {
+			continue // taken back
+		}
+		line("BEGIN", "VEVENT")
+		line("UID", icalText(fmt.Sprintf("%s-freeze-%d@shunt", p.Name, f.ID)))
+		line("DTSTAMP", cmp.Or(f.EndedAt, f.CreatedAt).UTC().Format(stamp))
+		line("DTSTART", f.From.UTC().Format(stamp))
+		line("DTEND", end.UTC().Format(stamp))
+		line("SUMMARY", icalText(p.Name+": the main lane is frozen"))
+		line("DESCRIPTION", icalText("by "+f.By+"\n"+f.Reason))
+		line("URL", publicURL(s.PublicURL, to(p.Name, "timeline")))
 		line("END", "VEVENT")
 	}
 	line("END", "VCALENDAR")

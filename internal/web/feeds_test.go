@@ -17,7 +17,7 @@ func TestFeeds(t *testing.T) {
 		"production.svg":   {"image/svg+xml", ">build 41<", `aria-label="production: build 41"`},
 		"cc.xml":           {"application/xml; charset=utf-8", `name="petstore :: main" activity="Sleeping" lastBuildStatus="Success" lastBuildLabel="43"`, "/petstore/43"},
 		"deployments.atom": {"application/atom+xml; charset=utf-8", "<title>Build 40 was put back into production</title>", "<name>Ben Okafor</name>", "checkout is down"},
-		"deployments.ics":  {"text/calendar; charset=utf-8", "BEGIN:VCALENDAR\r\n", "SUMMARY:petstore: build 41 went into production\r\n", "DTSTART:20261121T061200Z\r\n"},
+		"deployments.ics":  {"text/calendar; charset=utf-8", "BEGIN:VCALENDAR\r\n", "SUMMARY:petstore: build 41 went into production\r\n", "DTSTART:20261121T061200Z\r\n", "SUMMARY:petstore: the main lane is frozen\r\n", "UID:petstore-freeze-7@shunt\r\n", "Christmas", "the till moves", "stocktaking", "the tax office"},
 	} {
 		path := "/badge/petstore/" + file
 		for _, how := range []struct{ session, query string }{{goodSession, ""}, {viewerSession, ""}, {"", "?key=key-of-petstore"}} {

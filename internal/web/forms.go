@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/shuntcd/shunt/internal/api"
@@ -60,6 +61,15 @@ func (s *server) formRoutes() {
 	}))
 	act("release-hold", OfProject, because(func(r *http.Request, who Actor, p, why string) error {
 		_, err := b.ReleaseHold(r.Context(), who, p, why)
+		return err
+	}))
+	act("timeline/freezes", OfProject, because(s.planFreeze))
+	act("timeline/freezes/{id}/end", OfProject, because(func(r *http.Request, who Actor, p, why string) error {
+		id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
+		if err != nil {
+			return notFound("no page " + r.URL.Path)
+		}
+		_, err = b.EndFreeze(r.Context(), who, p, id, why)
 		return err
 	}))
 	act("clear-incident", OfProject, because(func(r *http.Request, who Actor, p, why string) error {
@@ -186,6 +196,22 @@ func because(f func(r *http.Request, who Actor, project, why string) error) func
 		}
 		return f(r, who, project, why)
 	}
+}
+
+func (s *server) planFreeze(r *http.Request, who Actor, project, why string) error {
+	in := api.PlanFreeze{Reason: why}
+	for name, t := range map[string]*time.Time{"from": &in.From, "until": &in.Until} {
+		text := strings.TrimSpace(r.PostForm.Get(name))
+		if text == "" && name == "from" {
+			continue // now
+		}
+		var err error
+		if *t, err = time.Parse(utcForm, text); err != nil {
+			return invalid("the freeze is not planned", fmt.Sprintf("%.40q is no date and time in UTC, such as %s", text, utcText(s.Clock.Now())))
+		}
+	}
+	_, err := s.Backend.PlanFreeze(r.Context(), who, project, in)
+	return err //nolint:wrapcheck // explained by fail
 }
 
 func (s *server) keep(r *http.Request, who Actor, project string) error {

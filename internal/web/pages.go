@@ -30,7 +30,7 @@ func (s *server) pageRoutes() {
 	s.inner.HandleFunc("GET /{project}/{number}", s.handle(s.shared(s.forms(s.build))))
 	s.inner.HandleFunc("GET /{project}/{number}/log/{node...}", s.handle(s.logPage))
 	s.inner.HandleFunc("GET /{project}/compare", s.handle(s.compare))
-	s.inner.HandleFunc("GET /{project}/timeline", s.handle(s.shared(s.timeline)))
+	s.inner.HandleFunc("GET /{project}/timeline", s.handle(s.shared(s.forms(s.timeline))))
 	s.inner.HandleFunc("GET /{project}/artifacts", s.handle(s.artifactList))
 	s.inner.HandleFunc("GET /{project}/hotfixes", s.handle(s.shared(s.hotfixes)))
 	s.inner.HandleFunc("GET /{project}/environments", s.handle(s.shared(s.forms(s.environments))))
@@ -104,6 +104,9 @@ func matches(p api.Project, query string) bool {
 	text := []string{p.Name, p.Hold, p.Incident}
 	if p.Hold != "" {
 		text = append(text, "hold")
+	}
+	if f := p.Frozen(); f != nil {
+		text = append(text, "frozen freeze", f.Reason)
 	}
 	if p.Incident != "" {
 		text = append(text, "incident")

@@ -73,13 +73,14 @@ func TestPagesSayWhatTheyMust(t *testing.T) {
 		"/petstore/environments":            {"http://qa-43.example.org", "Keep until the decision", "Destroy it now"},
 		"/petstore/back-merges":             {"git merge origin/master", "cart/cart.go"},
 		"/petstore/compare":                 {"Build 41 against build 43", "1 commit of build 41 missing in build 43", "cart.TestTotal", "300ms before, 2s now", "+115 B, +2.8 %", "new, 100 B"},
-		"/petstore/timeline":                {"was put back into production", "did not get into production", "The main lane was held", "Incident: nothing ships", "ran in production before Shunt came", "in 41 s"},
-		"/petstore/artifacts":               {"petstore.tar.gz", digest("artifact"), "of build"},
-		"/petstore/settings?mailed=2":       {"on its way to 2 addresses"},
-		"/petstore/audit":                   {"gate opened", "Ana Ruiz"},
-		"/petstore/settings":                {"/hooks/petstore", "PROD_SSH_KEY"},
-		"/mail/m2":                          {"Decide here:  <a href=\"http://localhost/a/7KQ2MXPA\""},
-		"/petstore/43/log/job/build":        {"step 1: make test", `<span class="fg-2">ok</span>`, "see https://example.org/docs"},
+		"/petstore/timeline":                {"was put back into production", "did not get into production", "The main lane was held", "Incident: nothing ships", "ran in production before Shunt came", "in 41 s", "The main lane was frozen", "A freeze was planned", "A freeze was ended"},
+		"/petstore/timeline?before=2026-11-01T00:00:00Z": {"went into production"},
+		"/petstore/artifacts":                            {"petstore.tar.gz", digest("artifact"), "of build"},
+		"/petstore/settings?mailed=2":                    {"on its way to 2 addresses"},
+		"/petstore/audit":                                {"gate opened", "Ana Ruiz"},
+		"/petstore/settings":                             {"/hooks/petstore", "PROD_SSH_KEY"},
+		"/mail/m2":                                       {"Decide here:  <a href=\"http://localhost/a/7KQ2MXPA\""},
+		"/petstore/43/log/job/build":                     {"step 1: make test", `<span class="fg-2">ok</span>`, "see https://example.org/docs"},
 	} {
 		got := ask(t, ts, http.MethodGet, path, goodSession, "")
 		for _, w := range want {
@@ -174,6 +175,9 @@ func TestForms(t *testing.T) {
 		{"/petstore/sync", "a=b", "Sync petstore", "/petstore"},
 		{"/petstore/hold", "reason=freeze", "Hold {ana 127.0.0.1, page} petstore freeze", "/petstore"},
 		{"/petstore/release-hold", "reason=go", "ReleaseHold {ana 127.0.0.1, page} petstore go", "/petstore"},
+		{"/petstore/timeline/freezes", "reason=Christmas&from=2026-12-24+18:00&until=+2027-01-02+08:00+", "PlanFreeze {ana 127.0.0.1, page} petstore 2026-12-24T18:00:00Z 2027-01-02T08:00:00Z Christmas", "/petstore/timeline"},
+		{"/petstore/timeline/freezes", "reason=Now&from=&until=2027-01-02+08:00", "PlanFreeze {ana 127.0.0.1, page} petstore 0001-01-01T00:00:00Z 2027-01-02T08:00:00Z Now", "/petstore/timeline"},
+		{"/petstore/timeline/freezes/7/end", "reason=no+sale", "EndFreeze {ana 127.0.0.1, page} petstore 7 no sale", "/petstore/timeline"},
 		{"/petstore/clear-incident", "reason=seen", "ClearIncident {ana 127.0.0.1, page} petstore seen", "/petstore"},
 		{"/petstore/rollback", "reason=bad", "Rollback {ana 127.0.0.1, page} petstore {0 bad}", "/petstore"},
 		{"/petstore/41/rollback", "reason=bad", "Rollback {ana 127.0.0.1, page} petstore {41 bad}", "/petstore/41"},
@@ -204,6 +208,63 @@ func TestForms(t *testing.T) {
 	got := ask(t, ts, http.MethodPost, "/petstore/hold", goodSession, "seen=12&reason=x")
 	if got.status != http.StatusConflict || !strings.Contains(got.body, "cannot hold") || !strings.Contains(got.body, "do that") || !strings.Contains(got.body, `href="/petstore"`) {
 		t.Errorf("refusal: %d %s", got.status, got.body)
+	}
+}
+
+// A freeze is where people look: what is planned on the timeline, what is active
+// beside the project's name, and both with a way to end it.
+func TestFreezesAreShown(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	ts := serve(t, f)
+	page := func(path string) string { return ask(t, ts, http.MethodGet, path, goodSession, "").body }
+	timeline := page("/petstore/timeline")
+	at := 0
+	for _, want := range []string{
+		"Planned", "active", "the till moves", `action="/petstore/timeline/freezes/4/end"`, "End the freeze now", "planned", "Fri 25 Dec 2026 11:12 UTC", "Christmas", `action="/petstore/timeline/freezes/7/end"`, "Take the freeze back",
+		`action="/petstore/timeline/freezes"`, "From, in UTC", `placeholder="2026-11-22 03:12"`, "Until, in UTC", "it is now 2026-11-22 03:12", "Past", "was put back into production",
+	} {
+		i := strings.Index(timeline[at:], want)
+		if i < 0 {
+			t.Errorf("the timeline lacks %q, or has it above what it must follow", want)
+			continue
+		}
+		at += i
+	}
+	for _, past := range []string{"the great sale", "the tax office", "/freezes/5/end"} {
+		if strings.Contains(timeline, past) {
+			t.Errorf("%q is planned", past)
+		}
+	}
+	if older := page("/petstore/timeline?before=2026-11-01T00:00:00Z"); strings.Contains(older, "Planned") {
+		t.Error("an older page begins with what is planned")
+	}
+	for path, words := range map[string][2]string{
+		"/":            {"", " frozen</span>"},
+		"/?q=till":     {"0 of 1", "1 of 1"},
+		"/?q=frozen":   {"0 of 1", "1 of 1"},
+		"/petstore":    {"A freeze is planned, from", "Frozen: the main lane does not promote"},
+		"/petstore?x=": {"Fri 25 Dec 2026 11:12 UTC", `action="/petstore/timeline/freezes/4/end"`},
+	} {
+		for i, n := range []int{0, 2} { // planned, active
+			f.freeze = &f.freezes()[n]
+			got := page(path)
+			if !strings.Contains(got, words[i]) || words[1-i] != "" && strings.Contains(got, words[1-i]) {
+				t.Errorf("%s, freeze %d: want %q and not %q", path, n, words[i], words[1-i])
+			}
+		}
+	}
+	for _, form := range []string{"from=2026-12-24+18:00", "from=tomorrow&until=2027-01-02+08:00", "from=2026-12-24T18:00&until=2027-01-02+08:00", "until=2026-02-30+10:00", "until=%3Cb%3E" + strings.Repeat("a", 5000)} {
+		got := ask(t, ts, http.MethodPost, "/petstore/timeline/freezes", goodSession, "seen=12&reason=x&"+form)
+		if got.status != http.StatusUnprocessableEntity || !strings.Contains(got.body, "is no date and time in UTC, such as 2026-11-22 03:12") || len(got.body) > 5000 || strings.Contains(got.body, "<b>") {
+			t.Errorf("%.60s: %d %.900s", form, got.status, got.body)
+		}
+	}
+	if got := ask(t, ts, http.MethodPost, "/petstore/timeline/freezes/x/end", goodSession, "seen=12&reason=x"); got.status != http.StatusNotFound {
+		t.Errorf("a freeze x: %d", got.status)
+	}
+	if f.count() != 0 {
+		t.Errorf("the backend was changed: %v", f.calls)
 	}
 }
 

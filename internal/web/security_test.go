@@ -26,7 +26,7 @@ func pagePaths() []string {
 // formPaths are all the forms.
 func formPaths() []string {
 	return []string{
-		"/logout", "/a/7KQ2MXPA", "/petstore/sync", "/petstore/hold", "/petstore/release-hold", "/petstore/clear-incident", "/petstore/rollback", "/petstore/43/rollback", "/petstore/43/cancel",
+		"/logout", "/a/7KQ2MXPA", "/petstore/sync", "/petstore/hold", "/petstore/release-hold", "/petstore/timeline/freezes", "/petstore/timeline/freezes/7/end", "/petstore/clear-incident", "/petstore/rollback", "/petstore/43/rollback", "/petstore/43/cancel",
 		"/petstore/43/rerun", "/petstore/43/resolve", "/petstore/environments/petstore-qa-43/keep", "/petstore/environments/petstore-qa-43/destroy",
 		"/petstore/settings/secrets", "/petstore/settings/delete-secret", "/petstore/settings/test-mail",
 	}

@@ -59,6 +59,8 @@ func TestAnOldPageDoesNothing(t *testing.T) {
 		"/petstore/hold":                                {Concern: OfProject},
 		"/petstore/release-hold":                        {Concern: OfProject},
 		"/petstore/clear-incident":                      {Concern: OfProject},
+		"/petstore/timeline/freezes":                    {Concern: OfProject},
+		"/petstore/timeline/freezes/7/end":              {Concern: OfProject, Name: "7"},
 		"/petstore/rollback":                            {Concern: OfProject},
 		"/petstore/43/rollback":                         {Concern: OfProject, Number: 43},
 		"/petstore/43/cancel":                           {Concern: OfBuild, Number: 43},

@@ -174,7 +174,7 @@ func parentPage(path string) string {
 		return "/" + strings.Join(segments, "/")
 	case segments[0] == "login" || len(segments) < 2:
 		return "/"
-	case segments[1] == "environments" || segments[1] == "settings":
+	case segments[1] == "environments" || segments[1] == "settings" || segments[1] == "timeline":
 		return "/" + segments[0] + "/" + segments[1]
 	default:
 		return "/" + strings.Join(segments[:len(segments)-1], "/")
@@ -277,7 +277,7 @@ func look(state string) (shape, tone string) {
 		return "◐", "run"
 	case "waiting", "open", "asked":
 		return "◆", "wait"
-	case "stopped", "unknown", "warn", "held":
+	case "stopped", "unknown", "warn", "held", "frozen", "active":
 		return "▲", "warn"
 	case "rejected", "given_up":
 		return "■", "bad"

@@ -75,10 +75,11 @@ func pages(t *testing.T, s *store.Store) {
 	write(t, s, func(ctx context.Context, tx *store.Tx) error {
 		must(t, tx.Audit(ctx, "petstore", 0, "ana", "hold", "freeze"))
 		must(t, tx.Audit(ctx, "other", 0, "ana", "hold", "freeze"))
+		must(t, tx.Audit(ctx, "petstore", 0, "ana", "freeze planned", "Christmas"))
 		must(t, tx.SetArtifact(ctx, delivery.Artifact{BuildID: fix.ID, Name: "app", File: "app.tar", SHA256: strings.Repeat("a", 64), Size: 3}))
 		return tx.Audit(ctx, "petstore", 1, "ana", "build created", "")
 	})
-	if as, err := s.TurnsBefore(ctx, "petstore", later, 10); err != nil || len(as) != 1 || as[0].Detail != "freeze" {
+	if as, err := s.TurnsBefore(ctx, "petstore", later, 10); err != nil || len(as) != 2 || as[0].Detail != "Christmas" || as[1].Detail != "freeze" {
 		t.Errorf("turns %+v %v", as, err)
 	}
 	if as, err := s.TurnsBefore(ctx, "petstore", s.Now().Add(-time.Hour), 10); err != nil || len(as) != 0 {

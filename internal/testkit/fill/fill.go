@@ -163,6 +163,9 @@ func (f *filling) build(ctx context.Context, tx *store.Tx, project string, live 
 	)
 	if n%7 == 0 {
 		err = errors.Join(err, tx.Audit(ctx, project, n, "ana", "hold", "freeze"), tx.Audit(ctx, project, n, "ana", "hold released", "thaw"))
+		begins := f.now.Add(time.Duration(30-n) * time.Hour) // some are planned, some active, most are over
+		_, freeze := tx.InsertFreeze(ctx, delivery.Freeze{Project: project, Begins: begins, Ends: begins.Add(100 * time.Hour), Reason: "thaw", By: "ana"})
+		err = errors.Join(err, freeze, tx.Audit(ctx, project, n, "ana", "freeze planned", "thaw"))
 	}
 	if b.Status == delivery.BuildWaiting {
 		_, debt := tx.OpenBackMerge(ctx, delivery.BackMerge{Project: project, Commit: f.repo.Hotfix[age%commits], Number: n, Owner: "ana", Conflicts: []string{"shop/cart.html"}})

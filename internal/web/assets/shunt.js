@@ -6,13 +6,15 @@
   const maxLines = 5000; // in the page; the whole log has its own page
 
   // Times.
-  const moment = new Intl.DateTimeFormat(undefined, { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+  const form = { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" };
+  const moment = new Intl.DateTimeFormat(undefined, form);
+  const dated = new Intl.DateTimeFormat(undefined, { ...form, year: "numeric" });
   function localTimes() {
     for (const t of document.querySelectorAll("time[datetime]:not([title])")) {
       const d = new Date(t.dateTime);
       if (isNaN(d)) continue;
       t.title = t.textContent;
-      t.textContent = moment.format(d);
+      t.textContent = (d.getFullYear() === new Date().getFullYear() ? moment : dated).format(d);
     }
   }
 
