@@ -216,6 +216,16 @@ func bugs() []bug {
 			engineTest("TestAHoldKeepsTheMainLaneFromProduction"),
 		},
 		{
+			"a freeze is ignored", "internal/flow/promote.go",
+			`case Frozen(f.Freezes, f.Now) != nil &&`, `case Frozen(nil, f.Now) != nil &&`,
+			engineTest("TestAFreezeKeepsTheMainLaneFromProduction"),
+		},
+		{
+			"a freeze is looked at only when somebody decides", "internal/engine/deploy.go",
+			"\tif !env.Production {\n\t\tfacts.Freezes", "\tif true {\n\t\tfacts.Freezes",
+			engineTest("TestAFreezeTakesAPromotionBackThatHasNotBegun"),
+		},
+		{
 			"a restored server does not wait", "internal/engine/engine.go",
 			"return e.Paused != nil && e.Paused() }", "return false }",
 			engineTest("TestAnOlderDatabaseLearnsFromGitAndRepeatsNothing"),
