@@ -62,7 +62,7 @@ func (e *Engine) EndFreeze(ctx context.Context, project string, id int64, by, wh
 }
 
 func freezeDetail(f delivery.Freeze, why string) string {
-	return fmt.Sprintf("%d, %s until %s: %s", f.ID, f.Begins.Format(time.RFC3339), f.Ends.Format(time.RFC3339), why)
+	return fmt.Sprintf("freeze %d, from %s until %s: %s", f.ID, f.Begins.Format(time.RFC3339), f.Ends.Format(time.RFC3339), why)
 }
 
 // lookAtFreezes tells pages that a freeze began or ended by the clock. Nothing is

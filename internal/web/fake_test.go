@@ -458,14 +458,14 @@ func (f *fake) Compare(_ context.Context, p string, from, until int64) (api.Comp
 func (f *fake) Timeline(_ context.Context, p string, before time.Time) ([]api.Moment, error) {
 	ago := func(h int) time.Time { return now().Add(-time.Duration(h) * time.Hour) }
 	return give(f, fmt.Sprintf("Timeline %s %v", p, before.IsZero()), []api.Moment{
-		{At: ago(0), Kind: "freeze ended", By: "Ana Ruiz", Words: "5, 2026-11-20T03:12:00Z until 2026-11-23T03:12:00Z: the stock is counted"},
+		{At: ago(0), Kind: "freeze ended", By: "Ana Ruiz", Words: "freeze 5, from 2026-11-20T03:12:00Z until 2026-11-23T03:12:00Z: the stock is counted"},
 		{At: ago(1), Kind: "hold released", By: "Ana Ruiz", Words: "the fix is in develop"},
 		{At: ago(20), Kind: "rollback", Environment: "production", Number: 40, Lane: delivery.LaneHotfix, State: delivery.DeploymentSucceeded, Took: 8 * time.Second, By: "Ana Ruiz", Words: "checkout is down"},
 		{At: ago(20), Kind: "hold", By: "Ana Ruiz", Words: "rolled back to build 40: checkout is down"},
 		{At: ago(21), Kind: "promote", Environment: "production", Number: 41, Lane: delivery.LaneMain, State: delivery.DeploymentSucceeded, Took: 41 * time.Second, By: "Ben Okafor"},
 		{At: ago(26), Kind: "promote", Environment: "production", Number: 42, Lane: delivery.LaneMain, State: delivery.DeploymentFailed, Took: 3 * time.Second, By: "Ana Ruiz", Words: "ssh: connection refused. Production still runs build 40."},
 		{At: ago(48), Kind: "freeze", Until: ago(0), By: "Ben Okafor", Words: "stocktaking"},
-		{At: ago(72), Kind: "freeze planned", By: "Ben Okafor", Words: "5, 2026-11-20T03:12:00Z until 2026-11-23T03:12:00Z: stocktaking"},
+		{At: ago(72), Kind: "freeze planned", By: "Ben Okafor", Words: "freeze 5, from 2026-11-20T03:12:00Z until 2026-11-23T03:12:00Z: stocktaking"},
 		{At: ago(100), Kind: "incident", By: "shunt", Words: "refs/heads/master was moved by somebody else"},
 		{At: ago(240), Kind: "takeover", Environment: "production", Number: 35, Lane: delivery.LaneMain, State: delivery.DeploymentSucceeded, By: "operator", Words: "it ran when Shunt took over"},
 	})
