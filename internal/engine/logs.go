@@ -108,7 +108,7 @@ func (l *Logs) Index(ctx context.Context, log *os.File) (*runlog.Index, error) {
 		return nil, fmt.Errorf("read log: %w", err)
 	}
 	file := log.Name() + ".index"
-	kept, err := os.ReadFile(file) //nolint:gosec // beside the log
+	kept, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read the index of the log: %w", err)
 	}

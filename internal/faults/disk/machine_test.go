@@ -205,34 +205,37 @@ type process struct {
 // readProcess reads a process, or the one that a thread belongs to.
 func readProcess(pid int) process {
 	dir := "/proc/" + strconv.Itoa(pid) + "/"
-	p := process{pid: pid}
-	stat, err := os.ReadFile(dir + "stat")
-	if err != nil {
+	p, ok := bounded(func() (p process) {
+		stat, err := os.ReadFile(dir + "stat")
+		if err != nil {
+			return p
+		}
+		if f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])); len(f) > 1 {
+			p.state = f[0][0]
+			p.parent, _ = strconv.Atoi(f[1])
+		}
+		line, _ := os.ReadFile(dir + "cmdline")
+		p.args = strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")
 		return p
+	})
+	if !ok {
+		p.state = 'D'
 	}
-	if f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])); len(f) > 1 {
-		p.state = f[0][0]
-		p.parent, _ = strconv.Atoi(f[1])
-	}
-	line, _ := readMemory(dir + "cmdline")
-	p.args = strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")
+	p.pid = pid
 	return p
 }
 
-// readMemory reads a file of /proc for which the kernel looks into the process's
-// memory. That waits for a process that waits for a mapped page of our disk, which
+// bounded reads something of /proc for which the kernel looks at a process's
+// memory. That waits for a process that waits for a page or a file of our disk, which
 // may wait for us: so it is given up soon.
-func readMemory(file string) (content []byte, ok bool) {
-	read := make(chan []byte, 1)
-	go func() {
-		b, _ := os.ReadFile(file)
-		read <- b
-	}()
+func bounded[T any](read func() T) (content T, ok bool) {
+	done := make(chan T, 1)
+	go func() { done <- read() }()
 	select {
-	case b := <-read:
-		return b, true
+	case v := <-done:
+		return v, true
 	case <-time.After(2 * time.Second):
-		return nil, false
+		return content, false
 	}
 }
 
@@ -259,7 +262,7 @@ func (p process) names(words string) bool {
 		return true
 	}
 	dir := "/proc/" + strconv.Itoa(p.pid) + "/"
-	env, ok := readMemory(dir + "environ")
+	env, ok := bounded(func() []byte { b, _ := os.ReadFile(dir + "environ"); return b })
 	if ok {
 		return bytes.Contains(env, []byte(words))
 	}
@@ -272,7 +275,7 @@ func (p process) names(words string) bool {
 
 // group is the process that a thread belongs to.
 func (p process) group() int {
-	status, _ := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/status")
+	status, _ := bounded(func() []byte { b, _ := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/status"); return b })
 	for line := range strings.Lines(string(status)) {
 		if rest, ok := strings.CutPrefix(line, "Tgid:"); ok {
 			n, _ := strconv.Atoi(strings.TrimSpace(rest))
@@ -374,24 +377,26 @@ func touch(file string) {
 // arguments of a process that waits for the disk like that, and the disk asks.
 func TestPowerIsCutWhileAPageIsWritten(t *testing.T) {
 	t.Parallel()
-	m, err := newMachine(t, deed{who: "any", kind: disk.Write, n: 20, fault: "cut"})
-	if errors.Is(err, disk.ErrCannot) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), touches+"="+filepath.Join(m.mount, "mapped"))
-	out, err := cmd.CombinedOutput()
-	if m.fired != "write of /mapped by any" {
-		t.Errorf("the power was cut at %q; the process: %v\n%s", m.fired, err, out)
-	}
-	if ended, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || ended.Signal() != syscall.SIGKILL {
-		t.Errorf("the process ended with %v", cmd.ProcessState)
-	}
-	if err := m.close(); err != nil {
-		t.Error(err)
+	for _, kind := range []disk.Kind{disk.Write, disk.Sync} {
+		m, err := newMachine(t, deed{who: "any", kind: kind, n: 20, fault: "cut"})
+		if errors.Is(err, disk.ErrCannot) {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), touches+"="+filepath.Join(m.mount, "mapped"))
+		out, err := cmd.CombinedOutput()
+		if m.fired != string(kind)+" of /mapped by any" {
+			t.Errorf("the power was cut at %q; the process: %v\n%s", m.fired, err, out)
+		}
+		if ended, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || ended.Signal() != syscall.SIGKILL {
+			t.Errorf("the process ended with %v", cmd.ProcessState)
+		}
+		if err := m.close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
