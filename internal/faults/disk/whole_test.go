@@ -108,8 +108,8 @@ func ofTheDisk(words string) bool {
 // logged tells whether the log of an attempt that has ended is there to its end.
 func logged(data string, a delivery.Attempt) error {
 	log, err := os.ReadFile(filepath.Join(data, "logs", a.ID+".log"))
-	if a.State == delivery.AttemptLost && errors.Is(err, os.ErrNotExist) {
-		return nil // it died with its runner before it printed anything
+	if (a.State == delivery.AttemptLost || a.State == delivery.AttemptRunning) && errors.Is(err, os.ErrNotExist) {
+		return nil // it died with its runner, or the story stopped, before it printed anything
 	}
 	if err != nil {
 		if a.State == delivery.AttemptFailed && ofTheDisk(a.Reason) {
