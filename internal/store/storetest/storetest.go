@@ -41,6 +41,7 @@ func Run(t *testing.T, open func(t *testing.T) (*store.Store, string)) {
 		{"a page reads all its rows at once", pages},
 		{"the audit log tells what happened since", since},
 		{"a freeze is planned, comes and goes", freezes},
+		{"deadlines move with the clock", deadlines},
 		{"servers agree on duties, runners and refs", cluster},
 	} {
 		t.Run(test.name, func(t *testing.T) {
