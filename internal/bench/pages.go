@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -124,7 +125,49 @@ func (b *bench) measure(ctx context.Context, name, data string, size fill.Size, 
 		all = append(all, p95)
 		b.say("    %-40s %10s %10s %10s", page.Name, tenths(p50), tenths(p95), tenths((own+children-before)/measured))
 	}
-	return all, in.open(ctx, size)
+	if err := in.open(ctx, size); err != nil || len(flags) > 0 {
+		return all, err
+	}
+	return all, in.longLog(ctx, size)
+}
+
+// longLog measures a log of twelve million lines: at its end, and at any line.
+// Who writes a log indexes it; here nobody did, and the first page has to.
+func (in *installation) longLog(ctx context.Context, size fill.Size) error {
+	const lines = 12_000_000
+	file := filepath.Join(in.data, "logs", fmt.Sprintf("%s-%d-job0-1.log", fill.Project(0), size.Builds))
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	w, now := bufio.NewWriterSize(f, 1<<20), in.clock.Now().UnixMicro()
+	for i := size.Lines; i < lines; i++ {
+		fmt.Fprintf(w, "%d |line %d of the log\n", now, i)
+	}
+	if err := errors.Join(w.Flush(), f.Close()); err != nil {
+		return err
+	}
+	page := fmt.Sprintf("/%s/%d/log/job/job0", fill.Project(0), size.Builds)
+	for _, at := range []struct {
+		name  string
+		times int
+		path  func(i int) string
+	}{
+		{"log of 12 million lines, without an index", 1, func(int) string { return page }},
+		{"its end", measured, func(int) string { return page }},
+		{"any line", measured, func(i int) string { return fmt.Sprintf("%s?line=%d", page, (i+1)*lines/measured) }},
+	} {
+		var took []time.Duration
+		for i := range at.times {
+			begin := in.clock.Now()
+			if err := in.fetch(ctx, at.path(i)); err != nil {
+				return err
+			}
+			took = append(took, in.since(begin))
+		}
+		in.say("    %-40s %10s %10s", at.name, tenths(percentile(took, 50)), tenths(percentile(took, 95)))
+	}
+	return nil
 }
 
 // How often each page is fetched before and while it is measured.

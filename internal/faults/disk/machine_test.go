@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -49,6 +50,7 @@ type machine struct {
 	disk  *disk.Disk
 
 	mu     sync.Mutex
+	owners map[int]int    // of threads that have asked for an op: their processes
 	counts map[string]int // ops by process and kind
 	fired  string         // the op at which the fault happened
 	hit    int            // the process that it happened to
@@ -62,7 +64,7 @@ func newMachine(t *testing.T, d deed) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{t: t, deed: d, mount: mount, data: filepath.Join(mount, "data"), counts: map[string]int{}}
+	m := &machine{t: t, deed: d, mount: mount, data: filepath.Join(mount, "data"), counts: map[string]int{}, owners: map[int]int{}}
 	if m.disk, err = disk.Mount(mount, d.model, m.judge); err != nil {
 		return nil, errors.Join(err, os.Remove(mount))
 	}
@@ -83,6 +85,9 @@ func (m *machine) judge(op disk.Op) disk.Verdict {
 		who = p.role()
 	}
 	m.mu.Lock()
+	if op.Thread != 0 && m.owners[op.Thread] == 0 {
+		m.owners[op.Thread] = p.group()
+	}
 	now := false
 	for _, w := range []string{who, "any"} {
 		for _, kind := range []disk.Kind{op.Kind, ""} {
@@ -97,7 +102,7 @@ func (m *machine) judge(op disk.Op) disk.Verdict {
 		}
 	}
 	if now {
-		m.fired, m.hit = fmt.Sprintf("%s of %s by %s", op.Kind, op.Path, who), p.group()
+		m.fired, m.hit = fmt.Sprintf("%s of %s by %s", op.Kind, op.Path, who), m.owners[op.Thread]
 	}
 	m.mu.Unlock()
 	if !now {
@@ -170,6 +175,9 @@ func (m *machine) processes() (list []process) {
 			}
 		}
 	}
+	m.mu.Lock()
+	owners := slices.Collect(maps.Values(m.owners))
+	m.mu.Unlock()
 	here := map[int]bool{}
 	var ours func(p process, depth int) bool
 	ours = func(p process, depth int) bool {
@@ -179,6 +187,8 @@ func (m *machine) processes() (list []process) {
 		}
 		is := false
 		switch {
+		case p.stuck:
+			is = slices.Contains(owners, p.pid)
 		case p.pid == os.Getpid(), p.arg(1) == "demo", p.arg(1) == "demo-shop" && p.arg(2) == "serve":
 		default:
 			parent, ok := all[p.parent]
@@ -199,6 +209,7 @@ func (m *machine) processes() (list []process) {
 type process struct {
 	pid, parent int
 	state       byte
+	stuck       bool // it cannot be looked at now
 	args        []string
 }
 
@@ -218,10 +229,9 @@ func readProcess(pid int) process {
 		p.args = strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")
 		return p
 	})
-	if !ok {
-		p.state = 'D'
+	if p.pid = pid; !ok {
+		p.state, p.stuck = 'D', true
 	}
-	p.pid = pid
 	return p
 }
 
@@ -261,16 +271,8 @@ func (p process) names(words string) bool {
 	if strings.Contains(strings.Join(p.args, " "), words) {
 		return true
 	}
-	dir := "/proc/" + strconv.Itoa(p.pid) + "/"
-	env, ok := bounded(func() []byte { b, _ := os.ReadFile(dir + "environ"); return b })
-	if ok {
-		return bytes.Contains(env, []byte(words))
-	}
-	files, _ := filepath.Glob(dir + "fd/*")
-	return slices.ContainsFunc(append(files, dir+"cwd"), func(link string) bool {
-		to, _ := os.Readlink(link)
-		return strings.HasPrefix(to, words)
-	})
+	env, _ := bounded(func() []byte { b, _ := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/environ"); return b })
+	return bytes.Contains(env, []byte(words))
 }
 
 // group is the process that a thread belongs to.
