@@ -266,7 +266,7 @@
       return;
     }
     const t = e.target instanceof Element ? e.target : document.body;
-    if (e.ctrlKey || e.metaKey || e.altKey || e.isComposing || t.closest("input, textarea, select, dialog") || t.isContentEditable) return;
+    if (e.ctrlKey || e.metaKey || e.altKey || e.isComposing || t.closest("input, textarea, select, dialog[open]") || t.isContentEditable) return;
     const help = document.getElementById("keys");
     switch (e.key) {
       case "/":
