@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/shuntcd/shunt/internal/api"
@@ -25,11 +26,12 @@ type matrix struct {
 	debts       map[string][]delivery.BackMerge
 	freezes     map[string][]delivery.Freeze // active or to come, those that begin first first
 	now         time.Time
+	places      func(pipeline string) ([]location, error)
 }
 
 // matrix reads the matrix of a project ("": of all).
 func (s *Server) matrix(ctx context.Context, project string) (m matrix, err error) {
-	m = matrix{states: map[string]store.ProjectState{}, latest: map[string]api.Build{}, paused: map[string][]api.Build{}, deployments: map[string][]delivery.Deployment{}, instances: map[string][]api.Instance{}, debts: map[string][]delivery.BackMerge{}, freezes: map[string][]delivery.Freeze{}, now: s.clock.Now()}
+	m = matrix{states: map[string]store.ProjectState{}, latest: map[string]api.Build{}, paused: map[string][]api.Build{}, deployments: map[string][]delivery.Deployment{}, instances: map[string][]api.Instance{}, debts: map[string][]delivery.BackMerge{}, freezes: map[string][]delivery.Freeze{}, now: s.clock.Now(), places: s.places.of}
 	states, err := s.store.ProjectStates(ctx, project)
 	if err != nil {
 		return m, err
@@ -170,17 +172,47 @@ type location struct {
 	URL        string `json:"url"`
 }
 
-// environments are the cells of a row: what runs, and what failed after it.
-func (m matrix) environments(p delivery.Project, v *api.Project) error {
-	var pl struct { // none when none was readable yet
+// places remembers what it has read of pipelines, of which a page has as many as
+// rows and which change with a push at most.
+type places struct {
+	mu    sync.Mutex
+	known map[string][]location // by pipeline
+}
+
+const maxPlaces = 2000 // pipelines that are remembered
+
+func (p *places) of(pipeline string) ([]location, error) {
+	if pipeline == "" { // none was readable yet
+		return nil, nil
+	}
+	p.mu.Lock()
+	found, ok := p.known[pipeline]
+	p.mu.Unlock()
+	if ok {
+		return found, nil
+	}
+	var pl struct {
 		Environments []location `json:"environments"`
 	}
-	if text := m.states[p.Name].Pipeline; text != "" {
-		if err := json.Unmarshal([]byte(text), &pl); err != nil {
-			return fmt.Errorf("stored policy: %w", err)
-		}
+	if err := json.Unmarshal([]byte(pipeline), &pl); err != nil {
+		return nil, fmt.Errorf("stored policy: %w", err)
 	}
-	deployments, envs := m.deployments[p.Name], pl.Environments
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.known == nil || len(p.known) >= maxPlaces {
+		p.known = map[string][]location{}
+	}
+	p.known[pipeline] = pl.Environments
+	return pl.Environments, nil
+}
+
+// environments are the cells of a row: what runs, and what failed after it.
+func (m matrix) environments(p delivery.Project, v *api.Project) error {
+	deployments := m.deployments[p.Name]
+	envs, err := m.places(m.states[p.Name].Pipeline)
+	if err != nil {
+		return err
+	}
 	if len(envs) == 0 && len(deployments) > 0 {
 		envs = []location{{Name: deployments[0].Environment, Production: true}}
 	}

@@ -78,6 +78,7 @@ type Server struct {
 	started    time.Time
 	waits      atomic.Bool // in reconcile mode
 	confirming sync.Mutex
+	places     places // environments of the pipelines that pages have shown
 }
 
 // Run serves until ctx ends, then stops gracefully: jobs go on in the runner.

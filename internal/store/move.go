@@ -105,6 +105,9 @@ func (s *Store) Move(ctx context.Context, to *Store) ([]Moved, error) {
 	where := "a SQLite file"
 	if lite == s {
 		where = "PostgreSQL"
+		if _, err := to.writer.ExecContext(ctx, `analyze`); err != nil { // otherwise it plans as for empty tables until it does so by itself
+			return nil, fmt.Errorf("analyze the tables: %w", err)
+		}
 	}
 	return moved, s.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.SetMeta(ctx, movedMeta, where) })
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/shuntcd/shunt/internal/delivery"
@@ -82,19 +83,24 @@ func (q queries) ProjectStates(ctx context.Context, project string) ([]ProjectSt
 	}, `select name, last_fetch, fetch_error, pipeline from projects where `+only, args...)
 }
 
-// PausedBuilds lists the builds of a project ("": of all) that wait for a
-// person or have stopped, newest first.
+// rowColumns are the columns of a build but for its pipeline file, which no row
+// shows and which is most of its bytes.
+var rowColumns = strings.Replace(buildColumns, "pipeline,", "'',", 1)
+
+// PausedBuilds lists the builds of a project ("": of all) that wait for a person
+// or have stopped, newest first, without their pipeline files.
 func (q queries) PausedBuilds(ctx context.Context, project string) ([]delivery.Build, error) {
 	only, args := ofProject("project", project)
-	return list(ctx, q.db, scanBuild, `select `+buildColumns+` from builds where status in ('queued', 'running', 'waiting', 'stopped') and status in ('waiting', 'stopped')
+	return list(ctx, q.db, scanBuild, `select `+rowColumns+` from builds where status in ('queued', 'running', 'waiting', 'stopped') and status in ('waiting', 'stopped')
 		and `+only+` order by project, number desc`, args...)
 }
 
-// LatestBuilds lists the newest build of a project ("": of each).
+// LatestBuilds lists the newest build of a project ("": of each), without its
+// pipeline file.
 func (q queries) LatestBuilds(ctx context.Context, project string) ([]delivery.Build, error) {
-	only, args := ofProject("p.name", project)
-	return list(ctx, q.db, scanBuild, `select `+buildColumns+` from builds where id in
-		(select (select b.id from builds b where b.project = p.name order by b.number desc limit 1) from projects p where `+only+`)`, args...)
+	only, args := ofProject("name", project)
+	return list(ctx, q.db, scanBuild, `select `+rowColumns+` from (select name from projects where `+only+`) as p
+		join builds on id = (select b.id from builds b where b.project = name order by b.number desc limit 1)`, args...)
 }
 
 // CurrentDeployments lists, for each environment of a project ("": of all), the
