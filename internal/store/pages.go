@@ -85,13 +85,13 @@ func (q queries) ProjectStates(ctx context.Context, project string) ([]ProjectSt
 
 // rowColumns are the columns of a build but for its pipeline file, which no row
 // shows and which is most of its bytes.
-var rowColumns = strings.Replace(buildColumns, "pipeline,", "'',", 1)
+func rowColumns() string { return strings.Replace(buildColumns, "pipeline,", "'',", 1) }
 
 // PausedBuilds lists the builds of a project ("": of all) that wait for a person
 // or have stopped, newest first, without their pipeline files.
 func (q queries) PausedBuilds(ctx context.Context, project string) ([]delivery.Build, error) {
 	only, args := ofProject("project", project)
-	return list(ctx, q.db, scanBuild, `select `+rowColumns+` from builds where status in ('queued', 'running', 'waiting', 'stopped') and status in ('waiting', 'stopped')
+	return list(ctx, q.db, scanBuild, `select `+rowColumns()+` from builds where status in ('queued', 'running', 'waiting', 'stopped') and status in ('waiting', 'stopped')
 		and `+only+` order by project, number desc`, args...)
 }
 
@@ -99,7 +99,7 @@ func (q queries) PausedBuilds(ctx context.Context, project string) ([]delivery.B
 // pipeline file.
 func (q queries) LatestBuilds(ctx context.Context, project string) ([]delivery.Build, error) {
 	only, args := ofProject("name", project)
-	return list(ctx, q.db, scanBuild, `select `+rowColumns+` from (select name from projects where `+only+`) as p
+	return list(ctx, q.db, scanBuild, `select `+rowColumns()+` from (select name from projects where `+only+`) as p
 		join builds on id = (select b.id from builds b where b.project = name order by b.number desc limit 1)`, args...)
 }
 
