@@ -148,7 +148,7 @@ func (m *machine) cut() {
 
 // kill ends all processes of the machine and returns when they are gone.
 func (m *machine) kill() {
-	for range 5000 {
+	for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(2 * time.Millisecond) {
 		list := m.processes()
 		if len(list) == 0 {
 			return
@@ -156,9 +156,18 @@ func (m *machine) kill() {
 		for _, p := range list {
 			_ = syscall.Kill(p.pid, syscall.SIGKILL)
 		}
-		time.Sleep(2 * time.Millisecond)
 	}
-	m.t.Errorf("they do not die: %v", m.processes())
+	for _, p := range m.processes() {
+		stacks, _ := bounded(func() (all string) {
+			files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stack", p.pid))
+			for _, f := range files {
+				b, _ := os.ReadFile(f)
+				all += f + "\n" + string(b)
+			}
+			return all
+		})
+		m.t.Errorf("it does not die: %+v\n%s", p, stacks)
+	}
 }
 
 // processes are those of the server's machine: they name its disk in their
