@@ -94,6 +94,11 @@ func (s *Store) Move(ctx context.Context, to *Store) ([]Moved, error) {
 				return fmt.Errorf("table %s has %d rows with digest %s here and %d with %s there", t.name, moved[i].Rows, moved[i].Digest, there.Rows, there.Digest)
 			}
 		}
+		if lite == s {
+			if _, err := tx.tx.ExecContext(ctx, `analyze`); err != nil { // otherwise it plans as for empty tables until it does so by itself
+				return fmt.Errorf("analyze the tables: %w", err)
+			}
+		}
 		return nil
 	})
 	if err != nil {
@@ -105,9 +110,6 @@ func (s *Store) Move(ctx context.Context, to *Store) ([]Moved, error) {
 	where := "a SQLite file"
 	if lite == s {
 		where = "PostgreSQL"
-		if _, err := to.writer.ExecContext(ctx, `analyze`); err != nil { // otherwise it plans as for empty tables until it does so by itself
-			return nil, fmt.Errorf("analyze the tables: %w", err)
-		}
 	}
 	return moved, s.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.SetMeta(ctx, movedMeta, where) })
 }
